@@ -1,6 +1,7 @@
 //! The deterministic core of a Matrix homeserver: what an event means for a room. No clock, no randomness, no input or output.
 #![forbid(unsafe_code)]
 
+pub mod canonical_json;
 pub mod event;
 pub mod id;
 pub mod room_version;
