@@ -4,4 +4,6 @@
 pub mod canonical_json;
 pub mod event;
 pub mod id;
+pub mod redaction;
 pub mod room_version;
+pub mod signing;
