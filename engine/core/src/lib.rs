@@ -4,6 +4,7 @@
 pub mod canonical_json;
 pub mod event;
 pub mod id;
+pub mod pdu;
 pub mod redaction;
 pub mod room_version;
 pub mod signing;
