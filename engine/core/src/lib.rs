@@ -3,6 +3,7 @@
 
 pub mod canonical_json;
 pub mod event;
+pub mod event_auth;
 pub mod id;
 pub mod pdu;
 pub mod redaction;
