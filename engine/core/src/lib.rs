@@ -4,8 +4,10 @@
 pub mod canonical_json;
 pub mod event;
 pub mod event_auth;
+pub mod graph;
 pub mod id;
 pub mod pdu;
 pub mod redaction;
 pub mod room_version;
 pub mod signing;
+pub mod state;

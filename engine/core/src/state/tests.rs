@@ -1,0 +1,255 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    event::{Content, Event},
+    id::{RoomId, UserId},
+    room_version::RoomVersion,
+};
+
+/// How many keys there are.
+const KEYS: u32 = 2500;
+
+/// An event that sets one of the keys; several set the same one.
+fn event(number: u32) -> Event {
+    let key = number % KEYS;
+    Event {
+        event_id: EventId::parse(&format!("$event{number}")).unwrap(),
+        room_id: RoomId::parse("!room:a").unwrap(),
+        carries_room_id: true,
+        sender: UserId::parse("@user:a").unwrap(),
+        event_type: if key.is_multiple_of(3) { "m.room.avatar" } else { "org.example" }.into(),
+        state_key: Some(format!("key {key}").into()),
+        origin_server_ts_ms: 0,
+        depth: 0,
+        prev_events: Box::default(),
+        auth_events: Box::default(),
+        content: Content::Other,
+        oversized_field: false,
+    }
+}
+
+/// A graph in which event `n` sets key `n % KEYS`, for `n` below twice as many.
+fn graph() -> EventGraph {
+    let mut graph = EventGraph::new(RoomVersion::V11.rules());
+    for number in 0..2 * KEYS {
+        graph.insert(event(number).into(), None, false).unwrap();
+    }
+    graph
+}
+
+fn index(graph: &EventGraph, number: u32) -> EventIndex {
+    graph.index_of(&event(number).event_id).unwrap()
+}
+
+fn key(graph: &EventGraph, number: u32) -> KeyIndex {
+    graph.key(index(graph, number)).unwrap()
+}
+
+fn state(graph: &EventGraph, numbers: impl IntoIterator<Item = u32>) -> StateMap {
+    StateMap::of_events(graph, numbers.into_iter().map(|number| index(graph, number)))
+}
+
+fn without(graph: &EventGraph, state: &StateMap, number: u32) -> StateMap {
+    state.with_edits(graph, vec![(key(graph, number), None)])
+}
+
+fn with(graph: &EventGraph, state: &StateMap, number: u32) -> StateMap {
+    state.insert(graph, key(graph, number), index(graph, number))
+}
+
+/// A store of node records.
+#[derive(Default)]
+struct Records {
+    nodes: BTreeMap<Fingerprint, NodeRecord>,
+    reads: usize,
+}
+
+impl Records {
+    fn put(&mut self, graph: &EventGraph, state: &StateMap, bases: &[&StateMap]) -> usize {
+        let records = state.nodes_beyond(graph, bases);
+        let count = records.len();
+        self.nodes.extend(records);
+        count
+    }
+
+    fn load(
+        &mut self,
+        graph: &EventGraph,
+        fingerprint: Fingerprint,
+        cache: &mut NodeCache,
+    ) -> Result<StateMap, UnusableNode> {
+        let mut loader = StateLoader::new(fingerprint, cache);
+        while !loader.wanted().is_empty() {
+            self.reads += loader.wanted().len();
+            let records = loader.wanted().iter().map(|fingerprint| self.nodes.get(fingerprint).cloned()).collect();
+            loader.supply(records, graph, cache)?;
+        }
+        loader.finish(cache)
+    }
+}
+
+#[test]
+fn the_shape_depends_on_the_content_alone() {
+    let graph = graph();
+    let at_once = state(&graph, 0..500);
+    let one_by_one = (0..500).rev().fold(StateMap::new(), |state, number| with(&graph, &state, number));
+    let with_detours = (500..600).fold(state(&graph, 0..600), |state, number| without(&graph, &state, number));
+    assert_eq!(at_once.fingerprint(&graph), one_by_one.fingerprint(&graph));
+    assert_eq!(at_once.fingerprint(&graph), with_detours.fingerprint(&graph));
+    assert_eq!(with_detours.nodes_beyond(&graph, &[&at_once]), []);
+    assert_eq!(at_once.len(), 500);
+    assert_ne!(at_once.fingerprint(&graph), state(&graph, 1..501).fingerprint(&graph));
+}
+
+#[test]
+fn the_fingerprint_does_not_depend_on_the_numbers_of_events_and_keys() {
+    let ascending = graph();
+    let mut descending = EventGraph::new(RoomVersion::V11.rules());
+    for number in (0..300).rev() {
+        descending.insert(event(number).into(), None, false).unwrap();
+    }
+    let fingerprint = |graph: &EventGraph| state(graph, 100..300).fingerprint(graph);
+    assert_eq!(fingerprint(&ascending), fingerprint(&descending));
+}
+
+#[test]
+fn removing_everything_leaves_the_empty_state() {
+    let graph = graph();
+    let emptied = (0..100).fold(state(&graph, 0..100), |state, number| without(&graph, &state, number));
+    assert!(emptied.is_empty());
+    assert_eq!(emptied.fingerprint(&graph), Fingerprint::of_empty());
+    assert_eq!(without(&graph, &emptied, 1).fingerprint(&graph), Fingerprint::of_empty());
+}
+
+#[test]
+fn entries_are_found_replaced_and_removed() {
+    let graph = graph();
+    let before = state(&graph, 0..200);
+    let edits = vec![
+        (key(&graph, 7), Some(index(&graph, 7 + KEYS))),
+        (key(&graph, 8), Some(index(&graph, 8 + KEYS))),
+        (key(&graph, 8), None),
+        (key(&graph, 200), Some(index(&graph, 200))),
+    ];
+    let after = before.with_edits(&graph, edits);
+    let expected: BTreeMap<_, _> = (0..201)
+        .filter(|number| *number != 8)
+        .map(|number| event(if number == 7 { number + KEYS } else { number }))
+        .map(|event| (event.state_key().unwrap(), event.event_id))
+        .collect();
+    assert_eq!(State::new(&graph, &after).to_map(), expected);
+    assert_eq!(State::new(&graph, &after).len(), 200);
+    assert_eq!(State::new(&graph, &before).get("org.example", "key 7"), Some(&event(7).event_id));
+    assert_eq!(State::new(&graph, &after).get("org.example", "key 8"), None);
+    assert_eq!(State::new(&graph, &after).get("org.example", "no such key"), None);
+}
+
+#[test]
+fn differences_name_each_key_once_with_both_sides() {
+    let graph = graph();
+    let left = without(&graph, &with(&graph, &state(&graph, 0..300), 5 + KEYS), 6);
+    let right = with(&graph, &state(&graph, 0..300), 301);
+    let id = |number| Some(event(number).event_id);
+    let mut expected = vec![
+        Difference { key: event(5).state_key().unwrap(), left: id(5 + KEYS), right: id(5) },
+        Difference { key: event(6).state_key().unwrap(), left: None, right: id(6) },
+        Difference { key: event(301).state_key().unwrap(), left: None, right: id(301) },
+    ];
+    expected.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(left.differences(&graph, &right), expected);
+    assert_eq!(left.differences(&graph, &left.clone()), []);
+}
+
+#[test]
+fn differences_of_small_states_are_those_of_their_entries() {
+    let graph = graph();
+    for bits in 0..64_u32 {
+        let pick = |bits: u32| state(&graph, (0..3).filter(|number| bits >> number & 1 == 1));
+        let (left, right) = (pick(bits & 7), pick(bits >> 3));
+        let keys: Vec<_> = left.differences(&graph, &right).into_iter().map(|difference| difference.key).collect();
+        let differing = (0..3).filter(|number| (bits ^ bits >> 3) >> number & 1 == 1);
+        let mut expected: Vec<_> = differing.map(|number| event(number).state_key().unwrap()).collect();
+        expected.sort();
+        assert_eq!(keys, expected, "{bits:06b}");
+    }
+}
+
+#[test]
+fn newer_entries_are_found_without_the_others() {
+    let graph = graph();
+    let state = with(&graph, &with(&graph, &state(&graph, 0..1000), 17 + KEYS), 1001);
+    let newer: Vec<_> = state.entries_since(index(&graph, 1000)).map(|(_, event)| event).collect();
+    let mut expected = [index(&graph, 1001), index(&graph, 17 + KEYS)];
+    let mut found = newer;
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn an_edit_stores_only_the_nodes_on_its_way() {
+    let graph = graph();
+    let mut records = Records::default();
+    let base = state(&graph, 0..2000);
+    let all = records.put(&graph, &base, &[]);
+    let edited = with(&graph, &base, 77 + KEYS);
+    let new = records.put(&graph, &edited, &[&base]);
+    assert!(all > 2000);
+    assert!(new <= 6, "{new} nodes for one edit");
+
+    let mut cache = NodeCache::default();
+    let loaded = records.load(&graph, edited.fingerprint(&graph), &mut cache).unwrap();
+    assert_eq!(State::new(&graph, &loaded), State::new(&graph, &edited));
+    let reads_before = records.reads;
+    let base_again = records.load(&graph, base.fingerprint(&graph), &mut cache).unwrap();
+    assert_eq!(base_again.len(), 2000);
+    assert!(records.reads - reads_before <= 6, "shared nodes are read once");
+}
+
+#[test]
+fn every_state_of_a_history_can_be_loaded_from_the_nodes_beyond_its_base() {
+    let graph = graph();
+    let mut records = Records::default();
+    let mut history = vec![StateMap::new()];
+    for number in 0..64 {
+        let last = history.last().unwrap();
+        let next = if number % 5 == 4 { without(&graph, last, number / 2) } else { with(&graph, last, number) };
+        records.put(&graph, &next, &[last]);
+        history.push(next);
+    }
+    for state in &history {
+        let loaded = records.load(&graph, state.fingerprint(&graph), &mut NodeCache::default()).unwrap();
+        assert_eq!(State::new(&graph, &loaded).to_map(), State::new(&graph, state).to_map());
+    }
+}
+
+#[test]
+fn missing_forged_and_foreign_nodes_are_refused() {
+    let graph = graph();
+    let mut records = Records::default();
+    let base = state(&graph, 0..50);
+    records.put(&graph, &base, &[]);
+    let root = base.fingerprint(&graph);
+    let load = |records: &mut Records, graph: &EventGraph| {
+        records.load(graph, root, &mut NodeCache::default()).map(|state| state.len())
+    };
+    let foreign = EventGraph::new(RoomVersion::V11.rules());
+    assert!(matches!(load(&mut records, &foreign), Err(UnusableNode::UnknownEvent(_))));
+    let victim = state(&graph, [7]).fingerprint(&graph);
+    let entry = records.nodes.remove(&victim).unwrap();
+    assert_eq!(load(&mut records, &graph), Err(UnusableNode::Missing(victim)));
+    let NodeRecord::Entry { key, .. } = entry else { panic!("an entry") };
+    records.nodes.insert(victim, NodeRecord::Entry { key, event_id: event(8).event_id });
+    assert_eq!(load(&mut records, &graph), Err(UnusableNode::Corrupt(victim)));
+}
+
+#[test]
+fn the_digest_of_entries_is_that_of_recorded_rooms() {
+    let graph = graph();
+    let state = state(&graph, [1, 3]);
+    let expected = Fingerprint(Sha256::digest("m.room.avatar\0key 3\0$event3\norg.example\0key 1\0$event1\n").into());
+    assert_eq!(State::new(&graph, &state).entries_sha256(), expected);
+    assert_eq!(Fingerprint::parse(&expected.to_string()), Some(expected));
+    assert_eq!(Fingerprint::parse("xy"), None);
+}
