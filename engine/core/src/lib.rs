@@ -8,6 +8,7 @@ pub mod graph;
 pub mod id;
 pub mod pdu;
 pub mod redaction;
+pub mod resolve;
 pub mod room_version;
 pub mod signing;
 pub mod state;

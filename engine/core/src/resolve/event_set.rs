@@ -1,0 +1,95 @@
+//! Sets of events by their numbers.
+
+use crate::graph::EventIndex;
+
+/// A set of events as bits over their numbers, from the lowest to the highest. Numbers of a conflict lie close together, at the end
+/// of the room.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EventSet {
+    /// The number that the lowest bit of the first word stands for, a multiple of 64.
+    start: usize,
+    words: Vec<u64>,
+}
+
+impl EventSet {
+    pub(super) fn contains(&self, index: EventIndex) -> bool {
+        let Some(place) = index.as_usize().checked_sub(self.start) else { return false };
+        self.words.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
+    }
+
+    /// Adds an event; returns whether it is new.
+    pub(super) fn insert(&mut self, index: EventIndex) -> bool {
+        let index = index.as_usize();
+        if self.words.is_empty() {
+            self.start = index / 64 * 64;
+        } else if index < self.start {
+            // Room for as many again, so that going down one by one stays linear.
+            let start = (index / 64 * 64).saturating_sub(self.words.len() * 64);
+            let words = (self.start - start) / 64;
+            self.words.splice(0..0, std::iter::repeat_n(0, words));
+            self.start = start;
+        }
+        let place = index - self.start;
+        if place / 64 >= self.words.len() {
+            self.words.resize(place / 64 + 1, 0);
+        }
+        let Some(word) = self.words.get_mut(place / 64) else { return false };
+        let new = *word >> (place % 64) & 1 == 0;
+        *word |= 1 << (place % 64);
+        new
+    }
+
+    pub(super) fn remove(&mut self, index: EventIndex) {
+        if let Some(place) = index.as_usize().checked_sub(self.start)
+            && let Some(word) = self.words.get_mut(place / 64)
+        {
+            *word &= !(1 << (place % 64));
+        }
+    }
+
+    /// Takes the highest event out.
+    pub(super) fn pop_last(&mut self) -> Option<EventIndex> {
+        while let Some(word) = self.words.last_mut() {
+            if *word != 0 {
+                let bit = 63 - word.leading_zeros() as usize;
+                *word &= !(1 << bit);
+                return EventIndex::from_usize(self.start + (self.words.len() - 1) * 64 + bit);
+            }
+            self.words.pop();
+        }
+        None
+    }
+
+    pub(super) fn first(&self) -> Option<EventIndex> {
+        self.iter().next()
+    }
+
+    /// Returns the events, lowest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = EventIndex> {
+        let start = self.start;
+        self.words.iter().enumerate().flat_map(move |(place, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = rest.trailing_zeros() as usize;
+                rest &= rest.checked_sub(1)?;
+                EventIndex::from_usize(start + place * 64 + bit)
+            })
+        })
+    }
+}
+
+impl Extend<EventIndex> for EventSet {
+    fn extend<I: IntoIterator<Item = EventIndex>>(&mut self, events: I) {
+        for index in events {
+            self.insert(index);
+        }
+    }
+}
+
+impl FromIterator<EventIndex> for EventSet {
+    fn from_iter<I: IntoIterator<Item = EventIndex>>(events: I) -> Self {
+        let mut set = Self::default();
+        set.extend(events);
+        set
+    }
+}
