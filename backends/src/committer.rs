@@ -1,0 +1,338 @@
+//! One thread per store that writes what is queued, syncs once for all of it, and wakes all.
+//!
+//! So guards need no lock (there is one writer), waiting for the disk blocks nobody's executor, and commits that wait at the
+//! same time share one sync.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+use ravel_store::{Batch, Committed, Durability, Keyspace, Operation, StoreError, watch::Watchers};
+use tokio::sync::oneshot;
+
+/// What the thread needs of an engine.
+pub(crate) trait Writer: Send + 'static {
+    /// Looks up a key, with all earlier writes in it.
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Writes a batch all or nothing, visible on return, not yet durable.
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Makes all that was written durable.
+    fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// Whether after a failed `write` the engine may show a part of the batch until it is opened again.
+    const WRITE_ERRORS_HALT: bool;
+}
+
+/// The handle to the thread; dropping it writes what is queued and waits for the thread to end.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    queue: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub(crate) fn start(name: &str, writer: impl Writer, watchers: Arc<Watchers>) -> Result<Self, StoreError> {
+        let (queue, requests) = channel();
+        let thread = thread::Builder::new()
+            .name(format!("{name} commit"))
+            .spawn(move || Loop { writer, watchers, halted: false }.run(&requests))
+            .map_err(|error| StoreError::from_io(Operation::Open, error))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
+        batch.check_bounds()?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Commit(batch, reply))?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Flush(reply))?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn send(&self, request: Request) -> Result<(), StoreError> {
+        self.queue.as_ref().and_then(|queue| queue.send(request).ok()).ok_or(StoreError::Closed)
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics; there is nobody to tell here anyway.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Request {
+    Commit(Batch, oneshot::Sender<Result<Committed, StoreError>>),
+    Flush(oneshot::Sender<Result<(), StoreError>>),
+}
+
+impl Request {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Commit(batch, _) => batch.size_bytes(),
+            Self::Flush(_) => 0,
+        }
+    }
+
+    fn wants_sync(&self) -> bool {
+        match self {
+            Self::Commit(batch, _) => batch.wanted_durability() == Durability::Sync,
+            Self::Flush(_) => true,
+        }
+    }
+}
+
+struct Loop<W> {
+    writer: W,
+    watchers: Arc<Watchers>,
+    /// Set once it is open what is on disk; from then on nothing is acknowledged.
+    halted: bool,
+}
+
+impl<W: Writer> Loop<W> {
+    fn run(mut self, requests: &Receiver<Request>) {
+        while let Ok(first) = requests.recv() {
+            let mut size_bytes = first.size_bytes();
+            let mut group = vec![first];
+            while group.len() < GROUP_REQUESTS_MAX && size_bytes < GROUP_BYTES_MAX {
+                let Ok(request) = requests.try_recv() else { break };
+                size_bytes = size_bytes.saturating_add(request.size_bytes());
+                group.push(request);
+            }
+            self.commit_group(group);
+        }
+    }
+
+    fn commit_group(&mut self, group: Vec<Request>) {
+        let wants_sync = group.iter().any(Request::wants_sync);
+        let outcomes: Vec<_> = group
+            .into_iter()
+            .map(|request| {
+                let outcome = match &request {
+                    Request::Commit(batch, _) => self.write(batch),
+                    Request::Flush(_) => Ok(Committed::Written),
+                };
+                (request, outcome)
+            })
+            .collect();
+        let synced = if wants_sync { self.sync() } else { Ok(()) };
+        for (request, outcome) in outcomes {
+            let outcome = outcome.and_then(|committed| synced.clone().map(|()| committed));
+            match request {
+                Request::Commit(batch, reply) => {
+                    if outcome.as_ref().is_ok_and(Committed::is_written) {
+                        self.watchers.notify(&batch);
+                    }
+                    // Who dropped the future does not want to know.
+                    let _ = reply.send(outcome);
+                }
+                Request::Flush(reply) => {
+                    let _ = reply.send(outcome.map(|_| ()));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        if self.halted {
+            return Err(StoreError::Halted);
+        }
+        let writer = &mut self.writer;
+        if let Some(failed) = caught(|| batch.failed_guard(|keyspace, key| writer.get(keyspace, key)))
+            .unwrap_or_else(|error| Err(self.halt(error)))?
+        {
+            return Ok(Committed::Refused(failed));
+        }
+        if batch.is_empty() {
+            return Ok(Committed::Written);
+        }
+        let writer = &mut self.writer;
+        match caught(|| writer.write(batch)) {
+            Ok(Ok(())) => Ok(Committed::Written),
+            Ok(Err(error)) if W::WRITE_ERRORS_HALT => Err(self.halt(error)),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => Err(self.halt(panic)),
+        }
+    }
+
+    /// A sync that failed may have dropped what it was to write, and the next one would not say so: so there is no next one.
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if self.halted {
+            return Err(StoreError::Halted);
+        }
+        let writer = &mut self.writer;
+        caught(|| writer.sync()).unwrap_or_else(Err).map_err(|error| self.halt(error))
+    }
+
+    fn halt(&mut self, error: StoreError) -> StoreError {
+        self.halted = true;
+        error
+    }
+}
+
+/// Runs a call into an engine; a panic becomes an error, as the thread has others to answer.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| StoreError::Corrupt {
+        keyspace: None,
+        key: None,
+        expected: "what the engine's own invariants ask for (it panicked)",
+        source: None,
+    })
+}
+
+/// Most requests that share one sync.
+const GROUP_REQUESTS_MAX: usize = 1024;
+/// A group takes no further request once it holds this much.
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{Mutex, mpsc},
+    };
+
+    use ravel_store::{Op, block_on};
+
+    use super::*;
+
+    /// An engine of a map whose syncs wait for permission and may fail.
+    struct Scripted {
+        map: Arc<Mutex<BTreeMap<Bytes, Bytes>>>,
+        syncs: mpsc::Receiver<bool>,
+        started: mpsc::Sender<usize>,
+    }
+
+    impl Writer for Scripted {
+        const WRITE_ERRORS_HALT: bool = false;
+
+        fn get(&self, _: Keyspace, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            assert_ne!(key, b"panic");
+            Ok(self.map.lock().unwrap().get(key).cloned())
+        }
+
+        fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+            for op in batch.ops() {
+                let Op::Put { key, value, .. } = op else { panic!("only puts here") };
+                if key == "refused" {
+                    return Err(StoreError::from_io(Operation::Commit, std::io::ErrorKind::StorageFull.into()));
+                }
+                self.map.lock().unwrap().insert(key.clone(), value.clone());
+            }
+            Ok(())
+        }
+
+        fn sync(&mut self) -> Result<(), StoreError> {
+            // Not every test listens.
+            let _ = self.started.send(self.map.lock().unwrap().len());
+            if self.syncs.recv().unwrap() {
+                Ok(())
+            } else {
+                Err(StoreError::from_io(Operation::Flush, std::io::Error::other("sync")))
+            }
+        }
+    }
+
+    struct Setup {
+        committer: Committer,
+        /// Sends whether the sync that is under way works.
+        permit: mpsc::Sender<bool>,
+        /// Receives how many keys there were when a sync began.
+        started: mpsc::Receiver<usize>,
+    }
+
+    fn setup() -> Setup {
+        let (permit, syncs) = mpsc::channel();
+        let (started_sender, started) = mpsc::channel();
+        let scripted = Scripted { map: Arc::default(), syncs, started: started_sender };
+        Setup { committer: Committer::start("test", scripted, Arc::default()).unwrap(), permit, started }
+    }
+
+    fn put(key: &'static str) -> Batch {
+        let mut batch = Batch::new();
+        batch.put(Keyspace::Meta, key, "");
+        batch
+    }
+
+    #[test]
+    fn commits_that_wait_together_share_one_sync() {
+        let Setup { committer, permit, started } = setup();
+        thread::scope(|scope| {
+            scope.spawn(|| block_on(committer.commit(put("a"))).unwrap());
+            assert_eq!(started.recv().unwrap(), 1);
+            // While the first sync is under way these three queue up; they are sent from here, so in any case before it ends.
+            let mut waiting: Vec<_> = ["b", "c", "d"].map(|key| Box::pin(committer.commit(put(key)))).into();
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            for future in &mut waiting {
+                assert!(future.as_mut().poll(&mut context).is_pending());
+            }
+            permit.send(true).unwrap();
+            assert_eq!(started.recv().unwrap(), 4);
+            permit.send(true).unwrap();
+            for future in waiting {
+                assert!(block_on(future).unwrap().is_written());
+            }
+        });
+        drop(committer);
+        assert!(started.try_recv().is_err(), "no third sync");
+    }
+
+    #[test]
+    fn a_relaxed_commit_waits_for_no_sync() {
+        let Setup { committer, permit, started } = setup();
+        let mut batch = put("a");
+        batch.durability(Durability::Relaxed);
+        assert!(block_on(committer.commit(batch)).unwrap().is_written());
+        assert!(started.try_recv().is_err());
+        permit.send(true).unwrap();
+        block_on(committer.flush()).unwrap();
+        assert_eq!(started.recv().unwrap(), 1);
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_acknowledged() {
+        let Setup { committer, permit, .. } = setup();
+        permit.send(false).unwrap();
+        assert!(matches!(block_on(committer.commit(put("a"))), Err(StoreError::Io { .. })));
+        assert!(matches!(block_on(committer.commit(put("b"))), Err(StoreError::Halted)));
+        assert!(matches!(block_on(committer.flush()), Err(StoreError::Halted)));
+        let mut relaxed = put("c");
+        relaxed.durability(Durability::Relaxed);
+        assert!(matches!(block_on(committer.commit(relaxed)), Err(StoreError::Halted)));
+    }
+
+    #[test]
+    fn a_failed_write_is_one_commits_own_trouble() {
+        let Setup { committer, permit, .. } = setup();
+        permit.send(true).unwrap();
+        permit.send(true).unwrap();
+        assert!(matches!(block_on(committer.commit(put("refused"))), Err(StoreError::Full { .. })));
+        assert!(block_on(committer.commit(put("a"))).unwrap().is_written());
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_an_error_and_the_end() {
+        let Setup { committer, permit, .. } = setup();
+        permit.send(true).unwrap();
+        let mut batch = put("a");
+        batch.guard_absent(Keyspace::Meta, "panic");
+        assert!(matches!(block_on(committer.commit(batch)), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(block_on(committer.commit(put("b"))), Err(StoreError::Halted)));
+    }
+}

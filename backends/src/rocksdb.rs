@@ -1,0 +1,382 @@
+//! RocksDB: the engine to run a server on.
+//!
+//! Each keyspace is a column family of its name: the log, which only grows, and the nodes of trees, which are looked up by
+//! hash, get memtables, levels and sizes of their own, and a projection can be dropped as a whole. All share one write-ahead
+//! log, which makes a batch over several of them atomic; `atomic_flush` is needed only where that log is switched off.
+
+use std::{path::Path, sync::Arc, thread};
+
+use bytes::Bytes;
+use ravel_store::{
+    Batch, Committed, Description, Direction, KEY_BYTES_MAX, Keyspace, Op, Operation, Page, PageBuilder, Scan, Store,
+    StoreError, StoreFuture, Watch, check_keys,
+    directory::{StoreDirectory, sync_directory},
+    watch::Watchers,
+};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Error,
+    ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+};
+
+use crate::{
+    committer::{Committer, Writer},
+    readers::Readers,
+    synced::{LostCommits, SyncedMark, check_recovered},
+};
+
+/// Name of the engine in markers and on the command line.
+pub const ENGINE: &str = "rocksdb";
+
+/// How much memory RocksDB may use, and how it opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RocksDbOptions {
+    /// Bytes of the cache of blocks, indexes and filters, for all keyspaces together; 128 MiB by default.
+    pub block_cache_bytes: usize,
+    /// Bytes of all memtables together before the largest is written out; 64 MiB by default.
+    pub write_buffer_bytes: usize,
+    /// Most files kept open; 512 by default.
+    pub open_files_max: i32,
+    /// Threads that read from the disk; by default one for each processor, four at most.
+    pub reader_threads: usize,
+    /// What to do when acknowledged commits are gone, as the write-ahead log is damaged.
+    pub lost_commits: LostCommits,
+}
+
+impl Default for RocksDbOptions {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 128 * 1024 * 1024,
+            write_buffer_bytes: 64 * 1024 * 1024,
+            open_files_max: 512,
+            reader_threads: thread::available_parallelism().map_or(2, usize::from).min(4),
+            lost_commits: LostCommits::default(),
+        }
+    }
+}
+
+/// A store on RocksDB.
+#[derive(Debug)]
+pub struct RocksDbStore {
+    // The order matters: the threads end before the engine closes, and that before the directory is unlocked.
+    committer: Committer,
+    readers: Readers,
+    db: Arc<Db>,
+    watchers: Arc<Watchers>,
+    directory: StoreDirectory,
+}
+
+impl RocksDbStore {
+    /// Opens a directory; creates it if it is missing or empty.
+    ///
+    /// # Errors
+    /// `Foreign`, `NewerFormat`, `Locked`, `Corrupt`, `Full`, `Io`.
+    pub fn open(path: &Path, options: &RocksDbOptions) -> Result<Self, StoreError> {
+        let directory = StoreDirectory::open(path, ENGINE)?;
+        let (mut mark, synced) = SyncedMark::open(&directory)?;
+        let db = Arc::new(Db::open(&directory.data(), options, synced)?);
+        if options.lost_commits == LostCommits::Accept {
+            mark.set(db.position());
+        }
+        sync_directory(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
+        let watchers = Arc::new(Watchers::default());
+        let committer = Committer::start(ENGINE, RocksDbWriter { db: Arc::clone(&db), mark }, Arc::clone(&watchers))?;
+        let readers = Readers::start(ENGINE, options.reader_threads)?;
+        Ok(Self { committer, readers, db, watchers, directory })
+    }
+
+    /// Answers from memory if all that is needed is there, from a thread that may wait for the disk otherwise.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl Fn(&Db, ReadTier) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match read(&self.db, ReadTier::BlockCache) {
+            Ok(read) => Ok(read),
+            Err(ReadError::NotInMemory) => {
+                let db = Arc::clone(&self.db);
+                self.readers
+                    .read(move || match read(&db, ReadTier::All) {
+                        Ok(read) => Ok(read),
+                        Err(ReadError::Failed(error)) => Err(error),
+                        Err(ReadError::NotInMemory) => unreachable!("the disk was asked too"),
+                    })
+                    .await
+            }
+            Err(ReadError::Failed(error)) => Err(error),
+        }
+    }
+}
+
+impl Store for RocksDbStore {
+    fn commit(&self, batch: Batch) -> StoreFuture<'_, Committed> {
+        Box::pin(self.committer.commit(batch))
+    }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(self.committer.flush())
+    }
+
+    fn get_many<'a>(&'a self, keyspace: Keyspace, keys: &'a [Bytes]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
+        Box::pin(async move {
+            check_keys(keys)?;
+            let keys: Arc<[Bytes]> = keys.into();
+            self.read(move |db, tier| db.get_many(keyspace, &keys, tier)).await
+        })
+    }
+
+    fn scan(&self, scan: Scan) -> StoreFuture<'_, Page> {
+        Box::pin(async move {
+            scan.range.check_bounds()?;
+            if scan.range.is_empty() {
+                return Ok(Page::default());
+            }
+            self.read(move |db, tier| db.page(&scan, tier)).await
+        })
+    }
+
+    fn watch(&self, keyspace: Keyspace, prefix: &[u8]) -> Watch {
+        self.watchers.watch(keyspace, prefix)
+    }
+
+    fn describe(&self) -> StoreFuture<'_, Description> {
+        Box::pin(async move {
+            Ok(Description {
+                engine: ENGINE,
+                layout: Some(self.directory.layout()),
+                size_on_disk: self.directory.size_on_disk()?,
+            })
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Db(DB);
+
+#[derive(Debug)]
+enum ReadError {
+    NotInMemory,
+    Failed(StoreError),
+}
+
+impl Db {
+    /// Opens the engine's folder, where commits up to the position `synced` were acknowledged.
+    ///
+    /// An unfinished record at the end of the write-ahead log is what a crash leaves; RocksDB cuts it off. For other damage it
+    /// is first found out, without a change to any file, whether what lies before it holds all that was acknowledged.
+    fn open(path: &Path, options: &RocksDbOptions, synced: Option<u64>) -> Result<Self, StoreError> {
+        let db = match Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords) {
+            Err(damage @ StoreError::Corrupt { .. }) => {
+                if options.lost_commits == LostCommits::Refuse {
+                    match Self::recoverable(path, options) {
+                        Ok(recoverable) if synced.is_some_and(|synced| recoverable >= synced) => {}
+                        _ => return Err(damage),
+                    }
+                }
+                Self::open_files(path, options, DBRecoveryMode::PointInTime)?
+            }
+            opened => opened?,
+        };
+        check_recovered(db.position(), synced, options.lost_commits)?;
+        Ok(db)
+    }
+
+    fn open_files(path: &Path, options: &RocksDbOptions, mode: DBRecoveryMode) -> Result<Self, StoreError> {
+        let (mut db_options, family_options) = engine_options(options);
+        db_options.set_wal_recovery_mode(mode);
+        DB::open_cf_descriptors(&db_options, path, families(&family_options))
+            .map(Self)
+            .map_err(|error| store_error(Operation::Open, error))
+    }
+
+    /// Returns the position up to which the files hold everything.
+    fn recoverable(path: &Path, options: &RocksDbOptions) -> Result<u64, StoreError> {
+        let (mut db_options, family_options) = engine_options(options);
+        db_options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        db_options.create_missing_column_families(false);
+        DB::open_cf_descriptors_read_only(&db_options, path, families(&family_options), false)
+            .map(|db| Self(db).position())
+            .map_err(|error| store_error(Operation::Open, error))
+    }
+
+    /// Returns RocksDB's number of the newest write, which grows with each one and is recovered with it.
+    fn position(&self) -> u64 {
+        self.0.latest_sequence_number()
+    }
+
+    fn family(&self, keyspace: Keyspace) -> Result<&ColumnFamily, StoreError> {
+        self.0.cf_handle(keyspace.name()).ok_or(StoreError::Corrupt {
+            keyspace: Some(keyspace),
+            key: None,
+            expected: "a column family for the keyspace",
+            source: None,
+        })
+    }
+
+    fn get_many(&self, keyspace: Keyspace, keys: &[Bytes], tier: ReadTier) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let family = self.family(keyspace).map_err(ReadError::Failed)?;
+        let mut options = ReadOptions::default();
+        options.set_read_tier(tier);
+        options.set_verify_checksums(true);
+        let found = self.0.multi_get_cf_opt(keys.iter().map(|key| (family, key)), &options);
+        let read_error = |key: &Bytes, error| ReadError::new(Operation::Get, error).at(keyspace, Some(key));
+        keys.iter()
+            .zip(found)
+            .map(|(key, found)| found.map(|value| value.map(Bytes::from)).map_err(|error| read_error(key, error)))
+            .collect()
+    }
+
+    fn page(&self, scan: &Scan, tier: ReadTier) -> Result<Page, ReadError> {
+        let family = self.family(scan.keyspace).map_err(ReadError::Failed)?;
+        let mut options = ReadOptions::default();
+        options.set_read_tier(tier);
+        options.set_verify_checksums(true);
+        options.set_iterate_lower_bound(&*scan.range.start);
+        if let Some(end) = &scan.range.end {
+            options.set_iterate_upper_bound(&**end);
+        }
+        let mut items = self.0.raw_iterator_cf_opt(family, options);
+        match scan.direction {
+            Direction::Forward => items.seek(&scan.range.start),
+            Direction::Backward => items.seek_to_last(),
+        }
+        let mut page = PageBuilder::new(scan.limits);
+        while let Some((key, value)) = items.item() {
+            if !page.fits(key.len(), value.len()) {
+                break;
+            }
+            page.push(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            match scan.direction {
+                Direction::Forward => items.next(),
+                Direction::Backward => items.prev(),
+            }
+        }
+        // An iterator that met an error looks like one at its end.
+        items.status().map_err(|error| ReadError::new(Operation::Scan, error).at(scan.keyspace, None))?;
+        Ok(page.finish())
+    }
+}
+
+impl ReadError {
+    fn new(operation: Operation, error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Incomplete => Self::NotInMemory,
+            _ => Self::Failed(store_error(operation, error)),
+        }
+    }
+
+    fn at(self, keyspace: Keyspace, key: Option<&[u8]>) -> Self {
+        match self {
+            Self::NotInMemory => Self::NotInMemory,
+            Self::Failed(error) => Self::Failed(error.at(keyspace, key)),
+        }
+    }
+}
+
+struct RocksDbWriter {
+    db: Arc<Db>,
+    mark: SyncedMark,
+}
+
+impl Writer for RocksDbWriter {
+    // A batch that could not be appended to the write-ahead log does not reach the memtables.
+    const WRITE_ERRORS_HALT: bool = false;
+
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let db = &self.db;
+        let found = db.0.get_cf(db.family(keyspace)?, key);
+        let error = |error| store_error(Operation::Commit, error).at(keyspace, Some(key));
+        Ok(found.map_err(error)?.map(Bytes::from))
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let db = &self.db;
+        let mut writes = WriteBatch::default();
+        for op in batch.ops() {
+            match op {
+                Op::Put { keyspace, key, value } => writes.put_cf(db.family(*keyspace)?, key, value),
+                Op::Delete { keyspace, key } => writes.delete_cf(db.family(*keyspace)?, key),
+                Op::DeleteRange { range, .. } if range.is_empty() => {}
+                Op::DeleteRange { keyspace, range } => {
+                    let family = db.family(*keyspace)?;
+                    match &range.end {
+                        Some(end) => writes.delete_range_cf(family, &*range.start, &**end),
+                        None => writes.delete_range_cf(family, &*range.start, AFTER_ALL_KEYS),
+                    }
+                }
+            }
+        }
+        // Not synced here: `sync` does that, once for all that were written meanwhile.
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        db.0.write_opt(writes, &options).map_err(|error| store_error(Operation::Commit, error))
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let position = self.db.position();
+        self.db.0.flush_wal(true).map_err(|error| store_error(Operation::Flush, error))?;
+        self.mark.set(position);
+        Ok(())
+    }
+}
+
+fn families(options: &Options) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    Keyspace::ALL
+        .iter()
+        .map(|keyspace| ColumnFamilyDescriptor::new(keyspace.name(), options.clone()))
+        // RocksDB insists on this one; it stays empty.
+        .chain([ColumnFamilyDescriptor::new("default", Options::default())])
+}
+
+fn engine_options(options: &RocksDbOptions) -> (Options, Options) {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_paranoid_checks(true);
+    db.set_track_and_verify_wals_in_manifest(true);
+    db.set_max_open_files(options.open_files_max);
+    db.set_db_write_buffer_size(options.write_buffer_bytes);
+    // A keyspace that is hardly written to must not keep the log of all others alive for long.
+    db.set_max_total_wal_size(4 * options.write_buffer_bytes as u64);
+    db.set_max_background_jobs(2);
+    db.set_bytes_per_sync(1024 * 1024);
+    db.set_log_level(LogLevel::Warn);
+    db.set_keep_log_file_num(4);
+    db.set_max_log_file_size(4 * 1024 * 1024);
+
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_block_size(16 * 1024);
+    table.set_bloom_filter(10.0, false);
+
+    let mut family = Options::default();
+    family.set_block_based_table_factory(&table);
+    family.set_write_buffer_size((options.write_buffer_bytes / 2).max(1024 * 1024));
+    family.set_level_compaction_dynamic_level_bytes(true);
+    family.set_compression_type(DBCompressionType::Lz4);
+    family.set_bottommost_compression_type(DBCompressionType::Zstd);
+    (db, family)
+}
+
+fn store_error(operation: Operation, error: Error) -> StoreError {
+    let kind = error.kind();
+    // RocksDB hands over no code of the operating system, only its words.
+    let full = error.as_ref().contains("No space left") || error.as_ref().contains("quota exceeded");
+    let source = Arc::new(error);
+    match kind {
+        _ if full => StoreError::Full { operation, source },
+        ErrorKind::Corruption => StoreError::Corrupt {
+            keyspace: None,
+            key: None,
+            expected: "files of RocksDB as it wrote them",
+            source: Some(source),
+        },
+        _ => StoreError::io(operation, source),
+    }
+}
+
+/// Greater than every key: one byte longer than the longest, all bits set.
+const AFTER_ALL_KEYS: &[u8] = &[0xFF; KEY_BYTES_MAX + 1];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+use std::{fs, path::PathBuf};
+
+use ravel_store::{Durability, KeyRange, StoreExt, block_on, conformance::StoreBuilder};
+use tempfile::TempDir;
+
+use super::*;
+use crate::crash_tests;
+
+struct RocksDbBuilder;
+
+impl StoreBuilder for RocksDbBuilder {
+    type Store = RocksDbStore;
+    type Place = TempDir;
+
+    fn place() -> TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn open(place: &TempDir) -> Result<RocksDbStore, StoreError> {
+        RocksDbStore::open(place.path(), &small())
+    }
+
+    fn directory(place: &TempDir) -> Option<&Path> {
+        Some(place.path())
+    }
+}
+
+ravel_store::conformance_tests!(RocksDbBuilder);
+
+/// Little memory, so that memtables are written out and blocks have to be read.
+fn small() -> RocksDbOptions {
+    RocksDbOptions { block_cache_bytes: 1024 * 1024, write_buffer_bytes: 1024 * 1024, ..RocksDbOptions::default() }
+}
+
+#[test]
+fn what_a_killed_process_acknowledged_is_there() {
+    crash_tests::killed_process("rocksdb::tests::what_a_killed_process_acknowledged_is_there", |path| {
+        RocksDbStore::open(path, &small())
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_never_read_as_a_value() {
+    let noticed = crash_tests::flipped_bits::<RocksDbBuilder>();
+    assert!(noticed > 0);
+}
+
+fn commit(store: &RocksDbStore, number: u8, durability: Durability) {
+    let mut batch = Batch::new();
+    batch.durability(durability);
+    batch.put(Keyspace::Log, vec![number], vec![number; 300]).put(Keyspace::Meta, "last", vec![number]);
+    assert!(block_on(store.commit(batch)).unwrap().is_written());
+}
+
+/// Commits twenty items and returns the one write-ahead log they are in.
+fn twenty_commits(place: &TempDir) -> PathBuf {
+    let store = RocksDbBuilder::open(place).unwrap();
+    (0..20).for_each(|number| commit(&store, number, Durability::Sync));
+    drop(store);
+    the_log(place)
+}
+
+fn the_log(place: &TempDir) -> PathBuf {
+    let logs = crash_tests::files(place.path()).into_iter();
+    let logs: Vec<_> = logs.filter(|file| file.extension().is_some_and(|extension| extension == "log")).collect();
+    assert_eq!(logs.len(), 1);
+    logs[0].clone()
+}
+
+/// Returns a copy of a place whose write-ahead log has another content.
+fn with_log(place: &TempDir, log: &Path, content: &[u8]) -> TempDir {
+    let copy = RocksDbBuilder::place();
+    crash_tests::copy_folder(place.path(), copy.path());
+    fs::write(copy.path().join(log.strip_prefix(place.path()).unwrap()), content).unwrap();
+    copy
+}
+
+fn accepting(place: &TempDir) -> RocksDbStore {
+    RocksDbStore::open(place.path(), &RocksDbOptions { lost_commits: LostCommits::Accept, ..small() }).unwrap()
+}
+
+/// Returns how many of the twenty are there, all from the first on and each batch whole.
+fn count_items(store: &RocksDbStore) -> usize {
+    let items = block_on(store.scan_all(Scan::new(Keyspace::Log, KeyRange::all()))).unwrap();
+    for (at, (key, value)) in items.iter().enumerate() {
+        assert!(**key == [at as u8] && **value == [at as u8; 300]);
+    }
+    let last = block_on(store.get(Keyspace::Meta, "last")).unwrap();
+    assert_eq!(last.map(|last| usize::from(last[0]) + 1).unwrap_or(0), items.len());
+    items.len()
+}
+
+/// A crash in the middle of an append leaves a part of the last batch: all before it are there, of it nothing.
+#[test]
+fn a_torn_end_of_the_log_takes_only_what_is_torn() {
+    let place = RocksDbBuilder::place();
+    let log = twenty_commits(&place);
+    let content = fs::read(&log).unwrap();
+    let mut counts = Vec::new();
+    for cut in (0..content.len()).rev().step_by(97) {
+        let copy = with_log(&place, &log, &content[..cut]);
+        // Here what is torn was acknowledged, so it takes more than a crash to get there.
+        assert!(matches!(RocksDbBuilder::open(&copy), Err(StoreError::Corrupt { .. })));
+        counts.push(count_items(&accepting(&copy)));
+        assert_eq!(count_items(&RocksDbBuilder::open(&copy).unwrap()), *counts.last().unwrap());
+    }
+    assert!(counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
+    assert_eq!((counts[0], *counts.last().unwrap()), (19, 0));
+}
+
+/// What a crash may leave of commits nobody was promised, in whatever order the disk wrote it.
+#[test]
+fn damage_to_what_was_not_acknowledged_is_cut_off() {
+    let place = RocksDbBuilder::place();
+    let log = twenty_commits(&place);
+    let acknowledged = fs::read(&log).unwrap().len();
+    // Opening again starts another log, so all are written in one go, the same twenty first.
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    (0..20).for_each(|number| commit(&store, number, Durability::Sync));
+    (20..30).for_each(|number| commit(&store, number, Durability::Relaxed));
+    drop(store);
+    let log = the_log(&place);
+    let content = fs::read(&log).unwrap();
+    let tail = content.len() - acknowledged;
+    assert!(tail > 3000);
+    for (start, len) in [(0, tail), (0, 100), (1, 400), (334, 334), (500, 1000), (tail - 350, 350), (tail - 200, 200)] {
+        let mut content = content.clone();
+        content[acknowledged + start..acknowledged + start + len].fill(0);
+        let copy = with_log(&place, &log, &content);
+        let count = count_items(&RocksDbBuilder::open(&copy).unwrap());
+        assert!((20..30).contains(&count), "{count} after a hole of {len} at {start}");
+    }
+}
+
+/// A crash may leave the file longer than what was written to it.
+#[test]
+fn zeros_behind_the_log_are_no_damage() {
+    let place = RocksDbBuilder::place();
+    let log = twenty_commits(&place);
+    let content = fs::read(&log).unwrap();
+    for zeros in [1, 7, 4096, 100_000] {
+        let copy = with_log(&place, &log, &[&content[..], &vec![0; zeros]].concat());
+        assert_eq!(count_items(&RocksDbBuilder::open(&copy).unwrap()), 20);
+    }
+}
+
+/// Damage before the end would cut off what was acknowledged: that is not done unasked.
+#[test]
+fn damage_to_acknowledged_commits_is_refused_unless_accepted() {
+    let place = RocksDbBuilder::place();
+    let log = twenty_commits(&place);
+    let mut content = fs::read(&log).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 0x10;
+    let flipped = with_log(&place, &log, &content);
+    content[middle - 200..middle + 200].fill(0);
+    let zeroed = with_log(&place, &log, &content);
+    for copy in [flipped, zeroed] {
+        for _ in 0..2 {
+            let error = RocksDbBuilder::open(&copy).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+        }
+        let count = count_items(&accepting(&copy));
+        assert!((5..15).contains(&count), "{count}");
+        assert_eq!(count_items(&RocksDbBuilder::open(&copy).unwrap()), count);
+    }
+}
+
+#[test]
+fn what_is_not_in_memory_is_read_by_a_thread() {
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+    // Eight times the cache, of what does not compress.
+    let value = |number: u32| -> Bytes {
+        (0..8192u32).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(number * 40_503) >> 13) as u8).collect()
+    };
+    for number in 0..1000 {
+        let mut batch = Batch::new();
+        batch.durability(Durability::Relaxed).put(Keyspace::Events, key(number), value(number));
+        assert!(block_on(store.commit(batch)).unwrap().is_written());
+    }
+    drop(store);
+    let store = RocksDbBuilder::open(&place).unwrap();
+    let in_memory = |number| store.db.get_many(Keyspace::Events, &[key(number)], ReadTier::BlockCache).is_ok();
+    assert!((0..1000).any(|number| !in_memory(number)));
+    for number in (0..1000).rev() {
+        assert!(block_on(store.get(Keyspace::Events, key(number))).unwrap() == Some(value(number)));
+        assert!(in_memory(number), "once read it is in memory");
+    }
+    let items = block_on(store.scan_all(Scan::prefix(Keyspace::Events, ""))).unwrap();
+    assert!(items.into_iter().eq((0..1000).map(|number| (key(number), value(number)))));
+}

@@ -1,0 +1,120 @@
+use ravel_store::{KEY_BYTES_MAX, StoreExt, block_on, conformance::StoreBuilder};
+use tempfile::TempDir;
+
+use super::*;
+use crate::crash_tests;
+
+struct SledBuilder;
+
+impl StoreBuilder for SledBuilder {
+    type Store = SledStore;
+    type Place = TempDir;
+
+    fn place() -> TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn open(place: &TempDir) -> Result<SledStore, StoreError> {
+        SledStore::open(place.path(), &SledOptions { cache_bytes: 16 * 1024 * 1024, ..SledOptions::default() })
+    }
+
+    fn directory(place: &TempDir) -> Option<&Path> {
+        Some(place.path())
+    }
+}
+
+ravel_store::conformance_tests!(SledBuilder);
+
+#[test]
+fn what_a_killed_process_acknowledged_is_there() {
+    crash_tests::killed_process("sled::tests::what_a_killed_process_acknowledged_is_there", |path| {
+        SledStore::open(path, &SledOptions::default())
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_never_read_as_a_value() {
+    let noticed = crash_tests::flipped_bits::<SledBuilder>();
+    assert!(noticed > 0);
+}
+
+/// The worst leaves there can be: long keys, values as large as an item takes.
+#[test]
+fn no_blob_is_ever_written() {
+    let place = SledBuilder::place();
+    let store = SledBuilder::open(&place).unwrap();
+    let key = |number: u32| -> Bytes {
+        let mut key = vec![0xFF; KEY_BYTES_MAX - 4];
+        key.extend_from_slice(&number.to_be_bytes());
+        key.into()
+    };
+    let write = |numbers: &mut dyn Iterator<Item = u32>, value_bytes: Option<usize>| {
+        let mut batch = Batch::new();
+        batch.durability(ravel_store::Durability::Relaxed);
+        for number in numbers {
+            match value_bytes {
+                Some(len) => batch.put(Keyspace::Log, key(number), vec![number as u8; len]),
+                None => batch.delete(Keyspace::Log, key(number)),
+            };
+        }
+        assert!(block_on(store.commit(batch)).unwrap().is_written());
+        let blobs: Vec<_> = fs::read_dir(place.path().join("data/blobs")).unwrap().collect();
+        assert!(blobs.is_empty(), "{blobs:?}");
+    };
+    let numbers = || (0..600u32).map(|number| number * 37 % 601);
+    write(&mut numbers(), Some(CHUNK_BYTES_MAX));
+    for number in numbers().take(200) {
+        write(&mut [number].into_iter(), Some(CHUNK_BYTES_MAX - 1));
+    }
+    // Leaves that lost most of their items are merged with their neighbors, the fullest first.
+    write(&mut numbers().filter(|number| number % 9 > 2), None);
+    write(&mut numbers().filter(|number| number % 9 > 2), Some(CHUNK_BYTES_MAX));
+    write(&mut (0..40), Some(VALUE_BYTES_MAX));
+    block_on(store.flush()).unwrap();
+    assert_eq!(block_on(store.get(Keyspace::Log, key(3))).unwrap().map(|value| value.len()), Some(VALUE_BYTES_MAX));
+}
+
+#[test]
+fn chunks_of_replaced_values_are_removed() {
+    let place = SledBuilder::place();
+    let store = SledBuilder::open(&place).unwrap();
+    let commit = |build: &dyn Fn(&mut Batch)| {
+        let mut batch = Batch::new();
+        build(&mut batch);
+        assert!(block_on(store.commit(batch)).unwrap().is_written());
+        // One is the number of the batch.
+        store.engine.tree.len() - 1
+    };
+    let put = |len: usize| {
+        commit(&|batch| {
+            batch.put(Keyspace::Log, "key", vec![7; len]);
+        })
+    };
+    assert_eq!(put(CHUNK_BYTES_MAX), 1);
+    assert_eq!(put(CHUNK_BYTES_MAX + 1), 3);
+    assert_eq!(put(CHUNK_BYTES_MAX * 5), 6);
+    assert_eq!(put(CHUNK_BYTES_MAX * 2), 3);
+    assert_eq!(put(0), 1);
+    assert_eq!(put(CHUNK_BYTES_MAX * 3), 4);
+    let left = commit(&|batch| {
+        batch.delete_range(Keyspace::Log, KeyRange::all());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_lost_chunk_is_corrupt() {
+    let place = SledBuilder::place();
+    let store = SledBuilder::open(&place).unwrap();
+    let mut batch = Batch::new();
+    batch.put(Keyspace::Log, "key", vec![7; CHUNK_BYTES_MAX * 3]);
+    assert!(block_on(store.commit(batch)).unwrap().is_written());
+    let remove = |number| store.engine.tree.remove(chunk_key(&item_key(Keyspace::Log, b"key"), number)).unwrap();
+    assert!(remove(1).is_some());
+    for error in [
+        block_on(store.get(Keyspace::Log, "key")).unwrap_err(),
+        block_on(store.scan(Scan::prefix(Keyspace::Log, ""))).unwrap_err(),
+    ] {
+        assert_eq!(error.to_string(), "corrupt log at 0x6b6579: expected all chunks of a value");
+    }
+}
