@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod directory;
 #[cfg(feature = "testing")]
 pub mod faulty;
+pub mod log;
 pub mod watch;
 
 mod batch;

@@ -1,0 +1,226 @@
+//! The records of the log and of its projections.
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use ravel_core::{
+    event::StateKey,
+    id::EventId,
+    room::{Check, Outcome, RecordedReason},
+    state::{Fingerprint, NodeRecord},
+};
+
+use crate::{Keyspace, Record};
+
+/// How far the log reaches. Stored under one key, and compared by every append: of two writers one fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Head {
+    /// The sequence number of the next entry.
+    pub(super) next_sequence: u64,
+    /// The number of the next room.
+    pub(super) next_room: u32,
+}
+
+impl Record for Head {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Meta;
+}
+
+/// An entry of the log: what can't be computed again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum LogEntry {
+    /// The first event of a room follows; its entries carry this number.
+    RoomOpened { room: u32, room_id: String, room_version: String },
+    /// An event was received, at this place in the order of arrival.
+    Event {
+        room: u32,
+        event_id: String,
+        /// Canonical JSON without `unsigned`.
+        json: Vec<u8>,
+        content_hash_matched: bool,
+        /// Depends on keys, which change: so the answer of that day is kept.
+        authorising_user_signed: Option<bool>,
+    },
+}
+
+impl Record for LogEntry {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Log;
+}
+
+/// A room, by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct RoomRecord {
+    pub(super) number: u32,
+    pub(super) room_version: String,
+}
+
+impl Record for RoomRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Rooms;
+}
+
+/// What followed from an event, by room and sequence number.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct TimelineRecord {
+    pub(super) outcome: u8,
+    pub(super) reason: Option<ReasonRecord>,
+    pub(super) state_before: [u8; 32],
+}
+
+impl Record for TimelineRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Timelines;
+}
+
+/// The sequence number of an event, by room and event id.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct EventRecord {
+    pub(super) sequence: u64,
+}
+
+impl Record for EventRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Events;
+}
+
+/// Why an event was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct ReasonRecord {
+    check: u8,
+    code: String,
+    rule: String,
+    sentence: String,
+}
+
+/// A node of the states' trees, by room and fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum SnapshotNodeRecord {
+    Entry { event_type: String, state_key: String, event_id: String },
+    Branch { bitmap: u16, children: Vec<[u8; 32]> },
+}
+
+impl Record for SnapshotNodeRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::SnapshotNodes;
+}
+
+/// Where a room stands, by room.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct ExtremitiesRecord {
+    pub(super) forward_extremities: Vec<String>,
+    pub(super) current_state: [u8; 32],
+}
+
+impl Record for ExtremitiesRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Extremities;
+}
+
+pub(super) fn outcome_to_byte(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Accepted => 0,
+        Outcome::SoftFailed => 1,
+        Outcome::Rejected => 2,
+    }
+}
+
+pub(super) fn outcome_from_byte(byte: u8) -> Option<Outcome> {
+    [Outcome::Accepted, Outcome::SoftFailed, Outcome::Rejected].into_iter().find(|o| outcome_to_byte(*o) == byte)
+}
+
+fn check_to_byte(check: Check) -> u8 {
+    match check {
+        Check::AuthEvents => 4,
+        Check::StateBefore => 5,
+        Check::CurrentState => 6,
+    }
+}
+
+impl ReasonRecord {
+    pub(super) fn of(reason: &RecordedReason) -> Self {
+        Self {
+            check: check_to_byte(reason.check),
+            code: reason.code.to_string(),
+            rule: reason.rule.to_string(),
+            sentence: reason.sentence.clone(),
+        }
+    }
+
+    pub(super) fn into_reason(self) -> Option<RecordedReason> {
+        let check = [Check::AuthEvents, Check::StateBefore, Check::CurrentState]
+            .into_iter()
+            .find(|check| check_to_byte(*check) == self.check)?;
+        Some(RecordedReason { check, code: self.code.into(), rule: self.rule.into(), sentence: self.sentence })
+    }
+}
+
+impl SnapshotNodeRecord {
+    pub(super) fn of(node: &NodeRecord) -> Self {
+        match node {
+            NodeRecord::Entry { key, event_id } => Self::Entry {
+                event_type: key.event_type.to_string(),
+                state_key: key.state_key.to_string(),
+                event_id: event_id.to_string(),
+            },
+            NodeRecord::Branch { bitmap, children } => {
+                Self::Branch { bitmap: *bitmap, children: children.iter().map(|child| child.0).collect() }
+            }
+        }
+    }
+
+    pub(super) fn into_node(self) -> Option<NodeRecord> {
+        Some(match self {
+            Self::Entry { event_type, state_key, event_id } => NodeRecord::Entry {
+                key: StateKey::new(event_type, state_key),
+                event_id: EventId::parse(&event_id).ok()?,
+            },
+            Self::Branch { bitmap, children } => {
+                NodeRecord::Branch { bitmap, children: children.into_iter().map(Fingerprint).collect() }
+            }
+        })
+    }
+}
+
+/// The keys. Numbers are big endian, so that keys sort as numbers do.
+pub(super) mod key {
+    use super::{Bytes, EventId, Fingerprint};
+    use crate::{Keyspace, StoreError};
+
+    /// There while projections are dropped and computed again.
+    pub(in crate::log) const REBUILDING: &[u8] = b"rebuilding";
+
+    pub(in crate::log) const HEAD: &[u8] = b"log head";
+
+    pub(in crate::log) fn sequence(sequence: u64) -> Bytes {
+        Bytes::copy_from_slice(&sequence.to_be_bytes())
+    }
+
+    pub(in crate::log) fn room(room: u32) -> Bytes {
+        Bytes::copy_from_slice(&room.to_be_bytes())
+    }
+
+    pub(in crate::log) fn timeline(room: u32, sequence: u64) -> Bytes {
+        [&room.to_be_bytes()[..], &sequence.to_be_bytes()].concat().into()
+    }
+
+    /// Returns the sequence number of a key of the log.
+    pub(in crate::log) fn sequence_of(key: &[u8]) -> Result<u64, StoreError> {
+        let bytes = key.try_into().map_err(|_| StoreError::corrupt(Keyspace::Log, key, "a key of 8 bytes"))?;
+        Ok(u64::from_be_bytes(bytes))
+    }
+
+    /// Returns the sequence number in a key of a timeline.
+    pub(in crate::log) fn timeline_sequence(key: &[u8]) -> Result<u64, StoreError> {
+        let corrupt = || StoreError::corrupt(Keyspace::Timelines, key, "a key of 12 bytes");
+        let (room, sequence) = key.split_last_chunk().ok_or_else(corrupt)?;
+        if room.len() == size_of::<u32>() { Ok(u64::from_be_bytes(*sequence)) } else { Err(corrupt()) }
+    }
+
+    pub(in crate::log) fn event(room: u32, event_id: &EventId) -> Bytes {
+        [&room.to_be_bytes()[..], event_id.as_str().as_bytes()].concat().into()
+    }
+
+    pub(in crate::log) fn node(room: u32, fingerprint: &Fingerprint) -> Bytes {
+        [&room.to_be_bytes()[..], &fingerprint.0].concat().into()
+    }
+}

@@ -1,0 +1,117 @@
+//! Loading a room from its projections.
+
+use bytes::Bytes;
+use ravel_core::{
+    id::RoomId,
+    room::Room,
+    room_version::RoomVersion,
+    state::{Fingerprint, NodeCache, StateLoader, StateMap},
+};
+
+use super::{
+    EventLog, LogError,
+    records::{ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, TimelineRecord, key, outcome_from_byte},
+    restore,
+};
+use crate::{GET_KEYS_MAX, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
+
+/// How many events are read at a time.
+const TIMELINE_PAGE: usize = 1024;
+
+impl EventLog {
+    /// Loads a room with all its events and states, `None` if it is not there.
+    ///
+    /// Reads the room's timeline page by page and each snapshot node once. Costs time and memory in proportion to the room's
+    /// events and the nodes of their states.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or what it has does not fit together.
+    pub async fn load_room(&self, room_id: &RoomId) -> Result<Option<Room>, LogError> {
+        if self.rebuilding {
+            return Err(LogError::Rebuilding);
+        }
+        let Some(RoomRecord { number, room_version }) = self.rooms.get(room_id) else { return Ok(None) };
+        let version = RoomVersion::parse(room_version)
+            .ok_or_else(|| StoreError::corrupt(Keyspace::Rooms, room_id.as_str().as_bytes(), "a known room version"))?;
+        let mut room = Room::new(room_id.clone(), version.rules());
+        let mut cache = NodeCache::default();
+        let timeline = Scan::new(Keyspace::Timelines, KeyRange::prefix(key::room(*number)));
+        let mut scan = Some(timeline.items(TIMELINE_PAGE));
+        while let Some(asked) = scan.take() {
+            let page = self.store.scan(asked.clone()).await?;
+            scan = page.next.as_ref().map(|cursor| asked.after(cursor));
+            self.restore_page(&mut room, *number, &mut cache, page.items).await?;
+        }
+        if let Some(extremities) = self.store.get_record::<ExtremitiesRecord>(key::room(*number)).await? {
+            let state = self.load_state(&room, *number, Fingerprint(extremities.current_state), &mut cache).await?;
+            room.restore_current_state(state);
+        }
+        Ok(Some(room))
+    }
+
+    async fn restore_page(
+        &self,
+        room: &mut Room,
+        number: u32,
+        cache: &mut NodeCache,
+        timeline: Vec<(Bytes, Bytes)>,
+    ) -> Result<(), LogError> {
+        let mut sequences = Vec::with_capacity(timeline.len());
+        for (key, _) in &timeline {
+            sequences.push(key::timeline_sequence(key)?);
+        }
+        let keys: Vec<Bytes> = sequences.iter().map(|sequence| key::sequence(*sequence)).collect();
+        let entries = self.store.get_many(Keyspace::Log, &keys).await?;
+        for (((timeline_key, timeline), sequence), entry) in timeline.iter().zip(sequences).zip(entries) {
+            let bad = |problem| LogError::BadEntry { sequence, problem };
+            let entry = entry.ok_or_else(|| bad("it is missing"))?;
+            let LogEntry::Event { json, content_hash_matched, authorising_user_signed, .. } =
+                codec::decode(&key::sequence(sequence), &entry)?
+            else {
+                return Err(bad("it is not an event, and a timeline names it"));
+            };
+            let pdu = restore(room.rules(), &json, authorising_user_signed, content_hash_matched)
+                .map_err(|source| LogError::BadEvent { sequence, source })?;
+            let event_id = || pdu.event().event_id.clone();
+            let record: TimelineRecord = codec::decode(timeline_key, timeline)?;
+            let outcome = outcome_from_byte(record.outcome)
+                .ok_or_else(|| LogError::BadProjection { event_id: event_id(), what: "unknown outcome" })?;
+            let reason = match record.reason {
+                Some(reason) => Some(
+                    reason
+                        .into_reason()
+                        .ok_or_else(|| LogError::BadProjection { event_id: event_id(), what: "unknown reason" })?,
+                ),
+                None => None,
+            };
+            let state = self.load_state(room, number, Fingerprint(record.state_before), cache).await?;
+            room.restore_event(&pdu, outcome, reason, state)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a state, reading the nodes that `cache` lacks in one look-up for each level of the tree.
+    async fn load_state(
+        &self,
+        room: &Room,
+        number: u32,
+        fingerprint: Fingerprint,
+        cache: &mut NodeCache,
+    ) -> Result<StateMap, LogError> {
+        let bad = |source| LogError::BadSnapshot { room_id: room.room_id().clone(), source };
+        let mut loader = StateLoader::new(fingerprint, cache);
+        while !loader.wanted().is_empty() {
+            let keys: Vec<Bytes> = loader.wanted().iter().map(|node| key::node(number, node)).collect();
+            let mut records = Vec::with_capacity(keys.len());
+            for keys in keys.chunks(GET_KEYS_MAX) {
+                for (key, value) in keys.iter().zip(self.store.get_many(Keyspace::SnapshotNodes, keys).await?) {
+                    let record = value.map(|value| codec::decode::<SnapshotNodeRecord>(key, &value)).transpose()?;
+                    records.push(record.and_then(SnapshotNodeRecord::into_node));
+                }
+            }
+            loader.supply(records, room.graph(), cache).map_err(bad)?;
+        }
+        loader.finish(cache).map_err(bad)
+    }
+}

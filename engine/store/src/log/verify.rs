@@ -1,0 +1,255 @@
+//! Comparing what is stored with what a replay of the log gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ravel_core::{
+    id::{EventId, RoomId},
+    room::Room,
+    state::Fingerprint,
+};
+
+use super::{
+    EventLog, LogEntry, LogError, Replayed,
+    records::{
+        EventRecord, ExtremitiesRecord, Head, RoomRecord, SnapshotNodeRecord, TimelineRecord, key, outcome_to_byte,
+    },
+    replay_entry,
+};
+use crate::{KeyRange, Keyspace, Record, Scan, StoreError, StoreExt, codec};
+
+/// What a comparison of a store with a replay of its log gave.
+#[derive(Debug)]
+pub struct Verification {
+    /// The entries of the log.
+    pub entries: u64,
+    /// The rooms that the log opens.
+    pub rooms: usize,
+    /// What is wrong; nothing if all is right.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is wrong with a store.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Finding {
+    /// An entry of the log, its order or its end is damaged; a room could not be replayed further.
+    Log(LogError),
+    /// A record of a projection is missing, damaged or not what a replay gives.
+    Projection { room_id: RoomId, event_id: Option<EventId>, what: &'static str },
+    /// A record that can't be decoded.
+    Record(StoreError),
+    /// A projection has a record that a replay does not give.
+    Surplus { keyspace: Keyspace, records: u64 },
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Log(error) => error.fmt(f),
+            Self::Projection { room_id, event_id: Some(event_id), what } => write!(f, "{room_id}, {event_id}: {what}"),
+            Self::Projection { room_id, event_id: None, what } => write!(f, "{room_id}: {what}"),
+            Self::Record(error) => error.fmt(f),
+            Self::Surplus { keyspace, records } => {
+                write!(f, "{records} records in {keyspace} that a replay of the log does not give")
+            }
+        }
+    }
+}
+
+/// The keys that a replay gave, for each projection, to find what is too much.
+type Expected = BTreeMap<Keyspace, BTreeSet<Bytes>>;
+
+impl EventLog {
+    /// Replays the log and compares every projection with the result: checksums of all records, event ids, outcomes, snapshots,
+    /// forward extremities and current states. Writes nothing.
+    ///
+    /// Calls `progress` with the entries done and all entries. Needs memory for all rooms and for all keys of the projections.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be read, or a rebuild was interrupted; damaged records are findings.
+    pub async fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Verification, LogError> {
+        if self.is_being_rebuilt().await? {
+            return Err(LogError::Rebuilding);
+        }
+        let mut findings = Vec::new();
+        let mut expected = Expected::new();
+        let mut open: BTreeMap<u32, Room> = BTreeMap::new();
+        let mut broken: BTreeSet<u32> = BTreeSet::new();
+        let (mut next, mut entries) = (0, 0);
+        let mut scan = Some(Scan::new(Keyspace::Log, KeyRange::all()));
+        while let Some(asked) = scan.take() {
+            let page = self.store.scan(asked.clone()).await?;
+            scan = page.next.as_ref().map(|cursor| asked.after(cursor));
+            for (key, value) in page.items {
+                let Some(sequence) = damaged(key::sequence_of(&key), &mut findings)? else { continue };
+                if sequence != next {
+                    findings.push(Finding::Log(LogError::BadEntry { sequence: next, problem: "it is missing" }));
+                }
+                next = sequence.saturating_add(1);
+                entries += 1;
+                progress(next, self.len());
+                let Some(entry) = damaged(codec::decode(&key, &value), &mut findings)? else { continue };
+                match replay_entry(&mut open, sequence, &entry) {
+                    Ok(replayed) => {
+                        self.compare(&open, sequence, &replayed, &mut expected, &mut findings).await?;
+                    }
+                    Err(error) => {
+                        // What follows in a room that lost an event can't be judged: one finding says so.
+                        let is_first = match entry {
+                            LogEntry::Event { room, .. } => broken.insert(room),
+                            LogEntry::RoomOpened { .. } => true,
+                        };
+                        if is_first {
+                            findings.push(Finding::Log(error));
+                        }
+                    }
+                }
+            }
+        }
+        self.compare_head(next, &mut findings).await?;
+        for (number, room) in &open {
+            if !broken.contains(number) {
+                self.compare_extremities(*number, room, &mut expected, &mut findings).await?;
+            }
+        }
+        if findings.is_empty() {
+            self.find_surplus(&expected, &mut findings).await?;
+        }
+        Ok(Verification { entries, rooms: open.len(), findings })
+    }
+
+    async fn compare_head(&self, entries: u64, findings: &mut Vec<Finding>) -> Result<(), LogError> {
+        let stored = self.store.get_record::<Head>(key::HEAD).await;
+        let finding = match damaged(stored, findings)? {
+            Some(Some(Head { next_sequence: head, .. })) if head != entries => LogError::BadHead { entries, head },
+            Some(None) if !self.is_untouched().await? => LogError::NoHead,
+            _ => return Ok(()),
+        };
+        findings.push(Finding::Log(finding));
+        Ok(())
+    }
+
+    /// Compares the records that belong to one entry of the log.
+    async fn compare(
+        &self,
+        open: &BTreeMap<u32, Room>,
+        sequence: u64,
+        replayed: &Replayed,
+        expected: &mut Expected,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), LogError> {
+        let (number, persist) = match replayed {
+            Replayed::Room { room_id, record } => {
+                let key = Bytes::copy_from_slice(room_id.as_str().as_bytes());
+                let stored: Option<Option<RoomRecord>> = self.stored(key, expected, findings).await?;
+                if stored.is_some_and(|stored| stored.as_ref() != Some(record)) {
+                    let what = "the room's record differs";
+                    findings.push(Finding::Projection { room_id: room_id.clone(), event_id: None, what });
+                }
+                return Ok(());
+            }
+            Replayed::Event { room, persist } => (*room, persist),
+        };
+        let Some(room) = open.get(&number) else { return Ok(()) };
+        let event_id = &persist.event.event_id;
+        let find =
+            |what| Finding::Projection { room_id: room.room_id().clone(), event_id: Some(event_id.clone()), what };
+        let event: Option<Option<EventRecord>> = self.stored(key::event(number, event_id), expected, findings).await?;
+        if event.is_some_and(|event| event != Some(EventRecord { sequence })) {
+            findings.push(find("its place in the log differs"));
+        }
+        let timeline: Option<Option<TimelineRecord>> =
+            self.stored(key::timeline(number, sequence), expected, findings).await?;
+        match timeline {
+            Some(None) => findings.push(find("it is missing in the timeline")),
+            Some(Some(timeline)) => {
+                if timeline.outcome != outcome_to_byte(persist.outcome)
+                    || timeline.reason.and_then(super::ReasonRecord::into_reason) != persist.reason
+                {
+                    findings.push(find("its verdict differs"));
+                }
+                if Fingerprint(timeline.state_before) != persist.state_before {
+                    findings.push(find("the state before it differs"));
+                }
+            }
+            None => {}
+        }
+        for (fingerprint, node) in &persist.nodes {
+            let stored: Option<Option<SnapshotNodeRecord>> =
+                self.stored(key::node(number, fingerprint), expected, findings).await?;
+            match stored {
+                Some(None) => findings.push(find("a snapshot node is missing")),
+                Some(Some(stored)) if stored.clone().into_node().as_ref() != Some(node) => {
+                    findings.push(find("a snapshot node differs"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn compare_extremities(
+        &self,
+        number: u32,
+        room: &Room,
+        expected: &mut Expected,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), LogError> {
+        let stored: Option<Option<ExtremitiesRecord>> = self.stored(key::room(number), expected, findings).await?;
+        let forward_extremities: Vec<String> = room.forward_extremities().iter().map(ToString::to_string).collect();
+        let current_state = room.current_state().fingerprint().0;
+        let right = match stored {
+            Some(Some(stored)) => stored == ExtremitiesRecord { forward_extremities, current_state },
+            Some(None) => forward_extremities.is_empty(),
+            None => true,
+        };
+        if !right {
+            let what = "forward extremities or current state differ";
+            findings.push(Finding::Projection { room_id: room.room_id().clone(), event_id: None, what });
+        }
+        Ok(())
+    }
+
+    /// Returns the stored record, `None` if it is damaged (which is a finding), `Some(None)` if it is not there.
+    async fn stored<R: Record>(
+        &self,
+        key: Bytes,
+        expected: &mut Expected,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<Option<R>>, LogError> {
+        expected.entry(R::KEYSPACE).or_default().insert(key.clone());
+        damaged(self.store.get_record::<R>(key).await, findings)
+    }
+
+    async fn find_surplus(&self, expected: &Expected, findings: &mut Vec<Finding>) -> Result<(), LogError> {
+        for keyspace in super::PROJECTIONS {
+            let keys = expected.get(&keyspace);
+            let mut records = 0;
+            let mut scan = Some(Scan::new(keyspace, KeyRange::all()));
+            while let Some(asked) = scan.take() {
+                let page = self.store.scan(asked.clone()).await?;
+                scan = page.next.as_ref().map(|cursor| asked.after(cursor));
+                let surplus = page.items.iter().filter(|(key, _)| keys.is_none_or(|keys| !keys.contains(key)));
+                records += surplus.count() as u64;
+            }
+            if records > 0 {
+                findings.push(Finding::Surplus { keyspace, records });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Turns a damaged record into a finding; other errors go on.
+fn damaged<T>(result: Result<T, StoreError>, findings: &mut Vec<Finding>) -> Result<Option<T>, LogError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::RecordVersion { .. })) => {
+            findings.push(Finding::Record(error));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
