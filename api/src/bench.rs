@@ -1,0 +1,4 @@
+//! Measuring state resolution: generated rooms, and the same rooms for ruma-state-res.
+
+pub mod rooms;
+pub mod ruma;

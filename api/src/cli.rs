@@ -1,0 +1,244 @@
+//! The commands and their options.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    command::{self, Failure},
+    database::DatabaseName,
+    output::Output,
+};
+
+/// An event-sourced federation engine for Matrix, with pluggable storage.
+#[derive(Debug, Parser)]
+#[command(name = "ravel", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to do
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all is well; 1 something disagrees, was dropped or is damaged (the output says what);
+2 the input or the command line can't be used; 3 the database failed. With --json, an error is
+{\"error\"} on the standard error.";
+
+/// What each command prints with `--json`.
+mod json_help {
+    pub(super) const REPLAY: &str = "\
+With --json: {\"rooms\": [ROOM...], \"total\": TOTAL}.
+
+ROOM has file, room_id, room_version, events, accepted, rejected, soft_failed, redacted (events whose content hash did not match),
+already_known, resolutions, current_state_fingerprint, dropped ([{line, event_id, why}]) and waiting (ids of events that build
+on what is not there); with --check also merges, agree, disagree and, if there is one, first_disagreement ({line, event_id, what,
+explanation}); with --as also as ({server, verdicts, differing: [{line, event_id, here, there, reason}],
+forward_extremities_agree, current_state_agrees}, the last two null if they were not recorded).
+
+TOTAL has the sums, seconds and events_per_second.
+
+Exit code 1: an event was dropped or not judged, or with --check or --as something disagrees. The first merge that disagrees is
+explained.";
+    pub(super) const STATE: &str =
+        "With --json: one line [\"type\", \"state_key\", \"event_id\"] for each entry, sorted.";
+    pub(super) const EXPLAIN: &str = "\
+With --json: one object: event_id, prev_events ([{event_id, state_after_fingerprint}]), steps, state_before_fingerprint, outcome
+(accepted, soft_failed or rejected) and reason (null, or {check, code, rule, sentence}).
+
+A step is named by step: conflict (key, candidates, absent_from_some), auth_difference, conflicted_state_subgraph and mainline
+(events), power_order, mainline_order and depth_order (events: [{event_id, power_level or mainline_position or depth,
+origin_server_ts, decided_by}]), check (event_id, key, allowed, code, rule, reason) and outcome (key, event_id or null).";
+    pub(super) const DAG: &str = "\
+With --json or --format json: {\"events\": [EVENT...], \"prev_events\": [[EVENT_ID, PREV_EVENT_ID]...]}. EVENT has event_id, type,
+state_key, sender, depth, origin_server_ts, outcome (accepted, soft_failed or rejected) and forward_extremity.
+
+In drawings, edges lead from an event to those it builds on. Red are rejected events, orange are soft-failed ones, bold are
+forward extremities; a box is a state event.
+
+For example: ravel dag -d rocksdb:DIR ROOM | dot -Tsvg > room.svg";
+    pub(super) const REBUILD: &str = "\
+With --json: {\"entries\": N, \"rooms\": N}.
+
+Killed in between, it leaves a database that only `ravel rebuild` opens: run it again.";
+    pub(super) const VERIFY: &str = "\
+With --json: {\"entries\": N, \"rooms\": N, \"findings\": [{\"kind\", \"room_id\", \"event_id\", \"message\"}...]}. kind is log,
+projection, record (it can't be decoded) or surplus; room_id and event_id are null where they are not known.
+
+What is wrong in a projection is mended by `ravel rebuild`; what is wrong in the log is not.";
+    pub(super) const COPY: &str = "\
+With --json: {\"items\": N, \"bytes\": N, \"equal\": true or false, \"current_state_fingerprints\": {ROOM_ID: FINGERPRINT...}}.
+
+Compared are, for each room, the fingerprint of its current state and one over all its events, verdicts and states.";
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take recorded rooms through the whole receipt path: signatures, hashes, authorization, resolution, storage
+    #[command(after_long_help = json_help::REPLAY)]
+    Replay {
+        /// Files of recorded rooms, plain or compressed with gzip
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        database: Database,
+        /// Compare the state before each merge with the recorded answer
+        #[arg(long)]
+        check: bool,
+        /// Replay in this server's order of arrival, and compare its verdicts, forward extremities and current state
+        #[arg(long = "as", value_name = "SERVER")]
+        as_server: Option<String>,
+    },
+    /// Print a room's state: now, or before or after an event
+    #[command(after_long_help = json_help::STATE)]
+    State {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $
+        room: String,
+        /// The state before this event
+        #[arg(long, value_name = "EVENT", conflicts_with = "after")]
+        before: Option<String>,
+        /// The state after this event
+        #[arg(long, value_name = "EVENT")]
+        after: Option<String>,
+    },
+    /// Tell how the state before an event came about, and how the event was judged
+    #[command(after_long_help = json_help::EXPLAIN)]
+    Explain {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $
+        room: String,
+        /// The event's id, in single quotes too
+        event: String,
+    },
+    /// Draw a room's event graph
+    #[command(after_long_help = json_help::DAG)]
+    Dag {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $
+        room: String,
+        /// How to write it
+        #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+        format: GraphFormat,
+        /// Only this event and those near it
+        #[arg(long, value_name = "EVENT")]
+        around: Option<String>,
+        /// How many steps from the event, both ways
+        #[arg(long, value_name = "N", default_value_t = 3, requires = "around")]
+        depth: usize,
+    },
+    /// Drop every projection and compute it again from the log
+    #[command(after_long_help = json_help::REBUILD)]
+    Rebuild {
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Check the log and compare every projection with a replay of it
+    #[command(after_long_help = json_help::VERIFY)]
+    Verify {
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Copy a database into an empty one of any engine, and prove the copy by every room's fingerprints
+    #[command(after_long_help = json_help::COPY)]
+    Copy {
+        /// What to copy: rocksdb:DIR or sled:DIR
+        #[arg(long, value_name = "DATABASE")]
+        from: DatabaseName,
+        /// Where to: rocksdb:DIR or sled:DIR, empty or missing
+        #[arg(long, value_name = "DATABASE")]
+        to: DatabaseName,
+    },
+    /// Measure state resolution beside ruma-state-res, on generated rooms
+    #[cfg(feature = "bench")]
+    Bench {
+        #[command(subcommand)]
+        what: command::bench::What,
+    },
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man -l`
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct Database {
+    /// The database: rocksdb:DIR, sled:DIR or memory
+    #[arg(long, short, value_name = "DATABASE")]
+    database: DatabaseName,
+}
+
+/// How to write a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// Graphviz
+    Dot,
+    /// Mermaid, for Markdown
+    Mermaid,
+    /// Nodes and edges
+    Json,
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::of_process(cli.json);
+    let result = execute(cli.command, &mut output);
+    // What was found out before a failure stands before it.
+    let written = output.finish().map_err(Failure::Output);
+    match result.and_then(|code| written.map(|()| code)) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.fail(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Replay { files, database, check, as_server } => {
+            let options = command::replay::Options { check, as_server };
+            command::replay::run(&files, &database.database, &options, output)
+        }
+        Command::State { database, room, before, after } => {
+            let at = match (before, after) {
+                (Some(event), _) => command::state::At::Before(event),
+                (None, Some(event)) => command::state::At::After(event),
+                (None, None) => command::state::At::Now,
+            };
+            command::state::run(&database.database, &room, &at, output)
+        }
+        Command::Explain { database, room, event } => command::explain::run(&database.database, &room, &event, output),
+        Command::Dag { database, room, format, around, depth } => {
+            let format = if output.is_json() { GraphFormat::Json } else { format };
+            command::dag::run(&database.database, &room, format, around.as_deref().map(|event| (event, depth)), output)
+        }
+        Command::Rebuild { database } => command::maintain::rebuild(&database.database, output),
+        Command::Verify { database } => command::maintain::verify(&database.database, output),
+        Command::Copy { from, to } => command::maintain::copy(&from, &to, output),
+        #[cfg(feature = "bench")]
+        Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);
+            output.bytes(&script);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            command::man_page(&Cli::command(), &mut page)?;
+            output.bytes(&page);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

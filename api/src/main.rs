@@ -1,0 +1,7 @@
+//! The binary `ravel`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ravel_api::cli::run()
+}

@@ -1,0 +1,10 @@
+//! The command line as its users see it: the real binary on recorded rooms, and on files and databases that are broken.
+//!
+//! The rooms are those of `proptests/corpus`, recorded from deployed servers; every broken one is made of them here.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod commands;
+mod databases;
+mod files;
+mod support;
+mod verdicts;
