@@ -1,0 +1,13 @@
+//! What must hold for every room: in whatever order its events arrive, wherever they are stored, and whatever comes over the wire.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests as well"
+)]
+
+mod delivery;
+mod hostile_bytes;
+mod replay;
+mod state_map;
+mod storage;
