@@ -9,7 +9,9 @@ mod content;
 use std::{collections::BTreeMap, sync::Arc};
 
 use ravel_core::{
-    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, JsonMode, object_to_canonical_bytes, parse_object},
+    canonical_json::{
+        CanonicalJsonObject, CanonicalJsonValue, INTEGER_MAX, JsonMode, object_to_canonical_bytes, parse_object,
+    },
     event::{Content, Event, StateKey, event_type},
     event_auth::{auth_keys_for_event, check_state_dependent},
     graph::EventGraph,
@@ -150,7 +152,10 @@ impl Draft {
         self.room_id = self.events[0].event.room_id.clone();
         self.append_newest(&Proposal::membership(USERS[0], USERS[0], "join"));
         if plan.preset.power_levels {
-            let content = self.first_power_levels();
+            let mut content = self.first_power_levels();
+            if plan.preset.invites_need_power {
+                content.insert("invite".into(), CanonicalJsonValue::Integer(50));
+            }
             self.append_newest(&Proposal::state(USERS[0], event_type::POWER_LEVELS, "", content));
         }
         if plan.preset.join_rules {
@@ -163,11 +168,20 @@ impl Draft {
     }
 
     fn take(&mut self, step: &Step) {
-        self.clock_ms += match step.clock {
-            Clock::Later => 1_000,
-            Clock::Same => 0,
-            Clock::Earlier(seconds) => -1_000 * i64::from(seconds),
+        let clock_ms = self.clock_ms;
+        self.clock_ms = match step.clock {
+            Clock::Later => clock_ms + 1_000,
+            Clock::Same => clock_ms,
+            Clock::Earlier(seconds) => clock_ms - 1_000 * i64::from(seconds),
+            Clock::Extreme { largest } => i64::from(largest) * INTEGER_MAX,
         };
+        self.take_now(step);
+        if matches!(step.clock, Clock::Extreme { .. }) {
+            self.clock_ms = clock_ms;
+        }
+    }
+
+    fn take_now(&mut self, step: &Step) {
         let parents = self.parents(step.parents);
         let state = self.state_before(&parents);
         let actor = user(step.actor);

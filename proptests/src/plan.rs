@@ -21,6 +21,13 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+impl Plan {
+    /// Returns a room that is written down by hand, with a full preset.
+    pub fn written(version: RoomVersion, members: u8, steps: &[Step]) -> Self {
+        Self { version, style: Style::Orderly, preset: Preset::full(members), steps: steps.to_vec() }
+    }
+}
+
 /// How a room begins: after the create event and the creator's join.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
@@ -30,8 +37,24 @@ pub struct Preset {
     pub additional_creator: bool,
     pub power_levels: bool,
     pub join_rules: bool,
+    /// The invite level is 50. Redacted power levels lose that before version 11, and then anybody may invite.
+    pub invites_need_power: bool,
     /// How many other users join, if the room is public.
     pub members: u8,
+}
+
+impl Preset {
+    /// All is there, and nothing unusual.
+    pub fn full(members: u8) -> Self {
+        Self {
+            federates: true,
+            additional_creator: false,
+            power_levels: true,
+            join_rules: true,
+            invites_need_power: false,
+            members,
+        }
+    }
 }
 
 /// One event.
@@ -53,6 +76,13 @@ pub struct Step {
     pub flaw: Flaw,
     /// Sends the event even if the rules refuse it; else a message takes its place.
     pub insists: bool,
+}
+
+impl Step {
+    /// Returns a step that is written down by hand: it is taken whatever the rules say. Its target is the second user.
+    pub fn new(actor: u8, action: Action, parents: Parents) -> Self {
+        Self { actor, target: 1, action, value: 0, parents, clock: Clock::Later, flaw: Flaw::None, insists: true }
+    }
 }
 
 /// What is done.
@@ -104,6 +134,10 @@ pub enum Clock {
     Later,
     Same,
     Earlier(u8),
+    /// 1970, or the largest integer; for this event alone.
+    Extreme {
+        largest: bool,
+    },
 }
 
 /// What is wrong with an event.
@@ -155,21 +189,13 @@ pub fn plans(versions: &'static [RoomVersion], style: Style, steps: Range<usize>
 
 fn preset(style: Style) -> BoxedStrategy<Preset> {
     let often = || prop::bool::weighted(0.9);
-    let preset = (often(), any::<bool>(), often(), often(), 0..6u8);
-    let preset = preset.prop_map(|(federates, additional_creator, power_levels, join_rules, members)| Preset {
-        federates,
-        additional_creator,
-        power_levels,
-        join_rules,
-        members,
-    });
-    let full = (2..6u8).prop_map(|members| Preset {
-        federates: true,
-        additional_creator: false,
-        power_levels: true,
-        join_rules: true,
-        members,
-    });
+    let preset = (often(), any::<bool>(), often(), often(), any::<bool>(), 0..6u8);
+    let preset =
+        preset.prop_map(|(federates, additional_creator, power_levels, join_rules, invites_need_power, members)| {
+            Preset { federates, additional_creator, power_levels, join_rules, invites_need_power, members }
+        });
+    let full = (any::<bool>(), 2..6u8)
+        .prop_map(|(invites_need_power, members)| Preset { invites_need_power, ..Preset::full(members) });
     if style == Style::Orderly { full.boxed() } else { prop_oneof![2 => full, 1 => preset].boxed() }
 }
 
@@ -180,7 +206,7 @@ fn step(style: Style) -> impl Strategy<Value = Step> {
         Style::States => 0.2,
     };
     let insists = if insists > 0.0 { prop::bool::weighted(insists).boxed() } else { Just(false).boxed() };
-    (any::<u8>(), any::<u8>(), action(style), any::<u8>(), parents(), clock(), flaw(style), insists).prop_map(
+    (any::<u8>(), any::<u8>(), action(style), any::<u8>(), parents(), clock(style), flaw(style), insists).prop_map(
         |(actor, target, action, value, parents, clock, flaw, insists)| Step {
             actor,
             target,
@@ -207,8 +233,8 @@ fn action(style: Style) -> BoxedStrategy<Action> {
         1 => Just(Action::Knock),
         6 => Just(Action::PowerLevels),
         3 => Just(Action::JoinRules),
-        1 => Just(Action::ThirdPartyToken),
-        1 => Just(Action::ThirdPartyInvite),
+        2 => Just(Action::ThirdPartyToken),
+        2 => Just(Action::ThirdPartyInvite),
         1 => Just(Action::Aliases),
     ];
     match style {
@@ -221,8 +247,9 @@ fn action(style: Style) -> BoxedStrategy<Action> {
         .boxed(),
         Style::Hostile => prop_oneof![
             24 => state,
-            4 => Just(Action::Message),
-            3 => Just(Action::Redact),
+            3 => Just(Action::Message),
+            4 => Just(Action::Redact),
+            3 => Just(Action::Invite),
             1 => Just(Action::OddMember),
             1 => Just(Action::SecondCreate),
         ]
@@ -240,8 +267,11 @@ fn parents() -> impl Strategy<Value = Parents> {
     ]
 }
 
-fn clock() -> impl Strategy<Value = Clock> {
-    prop_oneof![4 => Just(Clock::Later), 3 => Just(Clock::Same), 1 => (1..6u8).prop_map(Clock::Earlier)]
+fn clock(style: Style) -> BoxedStrategy<Clock> {
+    let clock = prop_oneof![4 => Just(Clock::Later), 3 => Just(Clock::Same), 1 => (1..6u8).prop_map(Clock::Earlier)];
+    // No key is valid for an event of the far future, so such an event gets into no room from version 5 on.
+    let extreme = any::<bool>().prop_map(|largest| Clock::Extreme { largest });
+    if style == Style::States { prop_oneof![15 => clock, 1 => extreme].boxed() } else { clock.boxed() }
 }
 
 fn flaw(style: Style) -> BoxedStrategy<Flaw> {

@@ -2,7 +2,7 @@
 
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue},
-    event::{NamedLevel, StateKey, event_type},
+    event::{Membership, NamedLevel, StateKey, event_type},
     id::{EventId, ServerName},
     room_version::PowerLevelFormat,
     signing::{encode_base64, sign_json},
@@ -121,19 +121,19 @@ impl Draft {
             Action::Leave => Proposal::membership(actor, actor, "leave"),
             Action::Kick => Proposal::membership(actor, target, "leave"),
             Action::Ban => Proposal::membership(actor, target, "ban"),
-            Action::Invite => Proposal::membership(actor, target, "invite"),
+            Action::Invite => Proposal::membership(actor, self.absent_user(step.target, value, state), "invite"),
             Action::Knock => Proposal::membership(actor, actor, "knock"),
             Action::PowerLevels => {
                 Proposal::state(actor, event_type::POWER_LEVELS, "", self.changed_power_levels(step, state))
             }
             Action::JoinRules => Proposal::state(actor, event_type::JOIN_RULES, "", join_rules(value)),
-            Action::Redact => self.redaction(actor, step),
+            Action::Redact => self.redaction(actor, step, state),
             Action::ThirdPartyToken => {
                 let key = encode_base64(signing_key(IDENTITY_SERVER).verify_key().as_bytes());
                 let content = object(&format!(r#"{{"display_name":"b...","public_key":"{key}"}}"#));
                 Proposal::state(actor, event_type::THIRD_PARTY_INVITE, &token(value), content)
             }
-            Action::ThirdPartyInvite => third_party_invite(actor, target, value),
+            Action::ThirdPartyInvite => third_party_invite(actor, self.absent_user(step.target, value, state), value),
             Action::Aliases => {
                 let server = actor.split_once(':').map_or("", |(_, server)| server);
                 let state_key = if value.is_multiple_of(4) { "elsewhere.example" } else { server };
@@ -148,6 +148,18 @@ impl Draft {
                 Proposal::state(USERS[0], event_type::CREATE, "", content)
             }
         }
+    }
+
+    /// Returns a user who is not in the room, if there is one; sometimes just any.
+    fn absent_user(&self, target: u8, value: u8, state: &State) -> &'static str {
+        let is_absent = |user: &&str| {
+            let member = state.get(&StateKey::new(event_type::MEMBER, *user));
+            let membership = member.and_then(|place| self.events[*place].event.membership());
+            matches!(membership, None | Some(Membership::Leave | Membership::Knock))
+        };
+        let number = usize::from(target) % USERS.len();
+        let absent = USERS[number..].iter().chain(&USERS[..number]).copied().find(is_absent);
+        absent.filter(|_| value % 4 != 3).unwrap_or(user(target))
     }
 
     fn is_creator(&self, user: &str) -> bool {
@@ -193,9 +205,19 @@ impl Draft {
         content
     }
 
-    fn redaction(&self, actor: &str, step: &Step) -> Proposal {
-        let back = usize::from(step.target) % self.events.len();
-        let target = self.event_id(self.events.len() - 1 - back).clone();
+    /// Redacts what authorizes others, or any event.
+    fn redaction(&self, actor: &str, step: &Step, state: &State) -> Proposal {
+        let any = self.events.len() - 1 - usize::from(step.target) % self.events.len();
+        let authorizes = |place: &usize| {
+            let event_type = &*self.events[*place].event.event_type;
+            matches!(event_type, event_type::POWER_LEVELS | event_type::THIRD_PARTY_INVITE)
+        };
+        let target = match step.value % 4 {
+            0 => state.get(&StateKey::new(event_type::POWER_LEVELS, "")).copied(),
+            1 => (0..self.events.len()).rev().filter(authorizes).nth(usize::from(step.target % 4)),
+            _ => None,
+        };
+        let target = self.event_id(target.unwrap_or(any)).clone();
         let mut proposal = Proposal::message(actor, event_type::REDACTION, CanonicalJsonObject::new());
         if self.rules().redacts_in_content {
             proposal.content.insert("redacts".into(), target.to_string().into());

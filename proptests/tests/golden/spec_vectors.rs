@@ -15,7 +15,7 @@ use ravel_core::{
 use ravel_proptests::{
     draft::Draft,
     plain,
-    plan::{Action, Clock, Flaw, Parents, Plan, Preset, Step, Style},
+    plan::{Action, Parents, Plan, Preset, Step},
 };
 use serde_json::{Value, json};
 
@@ -93,18 +93,14 @@ fn state_resolution() {
     }
 }
 
-/// Returns a step that is taken as it is.
-fn step(actor: u8, action: Action, parents: Parents) -> Step {
-    Step { actor, target: 1, action, value: 0, parents, clock: Clock::Later, flaw: Flaw::None, insists: true }
-}
-
 /// Returns a room that begins with its create event and the creator's join; with `members`, also power levels, public join rules,
 /// and the joins of as many others.
-fn room(version: RoomVersion, members: u8, steps: Vec<Step>) -> Draft {
-    let public = members > 0;
-    let preset =
-        Preset { federates: true, additional_creator: false, power_levels: public, join_rules: public, members };
-    Draft::of(&Plan { version, style: Style::Orderly, preset, steps })
+fn room(version: RoomVersion, members: u8, steps: &[Step]) -> Draft {
+    let mut plan = Plan::written(version, members, steps);
+    if members == 0 {
+        plan.preset = Preset { power_levels: false, join_rules: false, ..plan.preset };
+    }
+    Draft::of(&plan)
 }
 
 /// Checks that the events with these names have the edges that the vector gives.
@@ -154,7 +150,7 @@ fn forward_extremities(version: RoomVersion, vector: &Value) {
     use Parents::{Back, Newest};
     // E1 creates the room, E2 is the creator's join.
     let parents = [Newest, Newest, Back(2), Newest];
-    let draft = room(version, 0, parents.map(|parents| step(0, Action::Message, parents)).to_vec());
+    let draft = room(version, 0, &parents.map(|parents| Step::new(0, Action::Message, parents)));
     let names = names(&["E1", "E2", "E3", "E4", "E5", "E6"], 0);
     assert_edges(&draft, vector, &names);
     let expected = vector["expected"].as_array().unwrap().iter().map(|name| names[name.as_str().unwrap()]);
@@ -166,10 +162,10 @@ fn forward_extremities(version: RoomVersion, vector: &Value) {
 
 fn soft_failure(version: RoomVersion, vector: &Value) {
     // A is the second user's join; the creator bans that user in B, who sets the topic in C.
-    let ban = step(0, Action::Ban, Parents::Newest);
-    let topic = step(1, Action::Topic, Parents::Back(1));
-    let merge = step(0, Action::Message, Parents::AllTips);
-    let draft = room(version, 1, vec![ban, topic, merge]);
+    let ban = Step::new(0, Action::Ban, Parents::Newest);
+    let topic = Step::new(1, Action::Topic, Parents::Back(1));
+    let merge = Step::new(0, Action::Message, Parents::AllTips);
+    let draft = room(version, 1, &[ban, topic, merge]);
     let [a, b, c, d] = [4, 5, 6, 7];
     assert_edges(&draft, vector, &names(&["A", "B", "C"], a));
     let id = |place| draft.event_id(place);
@@ -194,11 +190,11 @@ fn soft_failure(version: RoomVersion, vector: &Value) {
 
 fn two_names(version: RoomVersion, vector: &Value) {
     // E0 is the join rules, E1 the second user's join. The first of the other state events is `m.room.name`.
-    let e2 = step(1, Action::Message, Parents::Newest);
-    let e3 = step(0, Action::OtherState, Parents::Newest);
-    let e4 = Step { value: 8, ..step(0, Action::OtherState, Parents::Back(2)) };
-    let e5 = step(0, Action::Message, Parents::AllTips);
-    let draft = room(version, 1, vec![e2, e3, e4, e5]);
+    let e2 = Step::new(1, Action::Message, Parents::Newest);
+    let e3 = Step::new(0, Action::OtherState, Parents::Newest);
+    let e4 = Step { value: 8, ..Step::new(0, Action::OtherState, Parents::Back(2)) };
+    let e5 = Step::new(0, Action::Message, Parents::AllTips);
+    let draft = room(version, 1, &[e2, e3, e4, e5]);
     let names = names(&["E0", "E1", "E2", "E3", "E4", "E5"], 3);
     assert_edges(&draft, vector, &names);
     let id = |name: &str| draft.event_id(names[name]);

@@ -4,16 +4,13 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use ravel_core::{
-    event::{Content, Event, StateKey, event_type},
-    event_auth::{AuthEventsAsState, CitedAuthEvent, check_state_independent},
     pdu::VerifiedPdu,
-    room::{Outcome, Receipt, Room},
+    room::{Receipt, Room},
     room_version::RoomVersion,
 };
 use ravel_proptests::{
     draft::Draft,
-    plain,
-    plan::{Flaw, Plan, Style, plans},
+    plan::{Plan, Style, plans},
     seed::{self, Choices},
 };
 
@@ -147,12 +144,12 @@ fn in_batches(draft: &Draft, pdus: &[&VerifiedPdu], choices: &mut Choices) -> Ro
 }
 
 #[test]
-fn orderly_rooms_come_out_the_same_in_any_order() {
+fn sc_068_orderly_rooms_come_out_the_same_in_any_order() {
     check_orders(Style::Orderly);
 }
 
 #[test]
-fn hostile_rooms_come_out_the_same_in_any_order() {
+fn sc_068_hostile_rooms_come_out_the_same_in_any_order() {
     check_orders(Style::Hostile);
 }
 
@@ -170,76 +167,4 @@ fn all_at_once_in_any_order_is_the_same() {
             assert_agree(&delivered(&draft, &pdus), &room);
         });
     }
-}
-
-/// The room reducer against the plain reading: states before events by [`plain::Room::resolve`], verdicts by the rules alone.
-///
-/// Without redactions, and without events whose content hash is wrong: those are received in another form than they were drafted.
-#[test]
-fn states_and_rejections_are_what_the_text_says() {
-    for style in [Style::Orderly, Style::Hostile] {
-        seed::check(ROOMS / 2, &rooms(style), |plan| {
-            let draft = Draft::of(&plan);
-            let is_redaction = |event: &Event| matches!(event.content, Content::Redaction(_));
-            if draft.events.iter().any(|event| is_redaction(&event.event) || event.flaw == Flaw::ContentHash) {
-                return;
-            }
-            let pdus = draft.verified();
-            check_plainly(&draft, &pdus, &delivered(&draft, &pdus));
-        });
-    }
-}
-
-fn check_plainly(draft: &Draft, pdus: &[VerifiedPdu], room: &Room) {
-    let allows = plain::ravel_allows(draft.rules());
-    let mut plain = plain::Room::new(draft.rules(), pdus.iter().map(|pdu| pdu.event().clone()), &allows);
-    let mut states_after: std::collections::BTreeMap<_, plain::State> = std::collections::BTreeMap::new();
-    for pdu in pdus {
-        let event = pdu.event();
-        let states: Vec<plain::State> = event.prev_events.iter().map(|id| states_after[id].clone()).collect();
-        let state_before = plain.resolve(&states);
-        let of_room = room.state_before(&event.event_id).unwrap();
-        let of_room: plain::State = of_room.iter().map(|(key, id)| (key.clone(), id.clone())).collect();
-        assert_eq!(of_room, state_before, "before {event:?}");
-
-        let in_state = plain::Lookup(state_before.iter().map(|(key, id)| (key.clone(), &*plain.events[id])).collect());
-        let rejected = !passes_auth_events(pdu, &plain) || !allows(event, &with_create(in_state, &plain));
-        assert_eq!(room.outcome(&event.event_id) == Some(Outcome::Rejected), rejected, "{event:?}");
-        let mut state_after = state_before.clone();
-        if rejected {
-            plain.rejected.insert(event.event_id.clone());
-        } else if let Some(key) = event.state_key() {
-            state_after.insert(key, event.event_id.clone());
-        }
-        states_after.insert(event.event_id.clone(), state_after);
-    }
-}
-
-/// Check 4 of the "Checks performed on receipt of a PDU".
-fn passes_auth_events(pdu: &VerifiedPdu, plain: &plain::Room<'_>) -> bool {
-    let event = pdu.event();
-    let create = &plain.events[&plain.create];
-    let cited: Vec<CitedAuthEvent<'_>> = event
-        .auth_events
-        .iter()
-        .map(|id| CitedAuthEvent { event: &plain.events[id], rejected: plain.rejected.contains(id) })
-        .collect();
-    let create = (event.event_id != plain.create).then_some(&**create);
-    let rules = plain.rules;
-    check_state_independent(rules, event, pdu.authorising_user_signed(), create, &cited).is_ok()
-        && ravel_core::event_auth::check_state_dependent(
-            rules,
-            event,
-            &AuthEventsAsState { create, auth_events: &cited },
-        )
-        .is_ok()
-}
-
-/// In room version 12 the create event is not selected, and is asked for all the same.
-fn with_create<'a>(mut state: plain::Lookup<'a>, plain: &'a plain::Room<'_>) -> plain::Lookup<'a> {
-    if plain.rules.room_id_is_create_hash && !plain.rejected.contains(&plain.create) {
-        let create = &*plain.events[&plain.create];
-        state.0.entry(StateKey::new(event_type::CREATE, "")).or_insert(create);
-    }
-    state
 }

@@ -2,11 +2,14 @@
 
 use proptest::{collection::vec, prelude::*};
 use ravel_core::{
-    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, JsonMode, object_to_canonical_bytes, parse},
+    canonical_json::{
+        CanonicalJsonObject, CanonicalJsonValue, JsonMode, get_object, get_str, object_to_canonical_bytes, parse,
+    },
     event::Event,
     pdu::{ParsedPdu, VerifiedPdu},
+    redaction::redact,
     room_version::RoomVersion,
-    signing::hash_and_sign_event,
+    signing::{content_hash, decode_base64, hash_and_sign_event},
 };
 use ravel_proptests::{
     draft::Draft,
@@ -22,10 +25,15 @@ use crate::replay::delivered;
 fn receive(bytes: &[u8], version: RoomVersion) -> Option<VerifiedPdu> {
     let rules = version.rules();
     let parsed = ParsedPdu::parse(bytes, rules).ok()?;
-    let event: Event = parsed.event().clone();
+    let (event, json): (Event, CanonicalJsonObject) = (parsed.event().clone(), parsed.json().clone());
     assert!(parsed.wanted_keys().all(|(server, key_id)| !server.is_empty() && key_id.starts_with("ed25519:")));
     let pdu = parsed.verify(&key_ring(), NOW_MS).ok()?;
     assert_eq!(event.event_id, *pdu.event_id(), "redacted or not, the id is the same");
+    let claimed = get_object(&json, "hashes").and_then(|hashes| decode_base64(get_str(hashes, "sha256")?));
+    let matches = claimed.is_some_and(|claimed| claimed == content_hash(&json));
+    assert_eq!(pdu.content_hash_matched(), matches);
+    let kept = if matches { json } else { redact(json, &rules.redaction) };
+    assert_eq!(**pdu.json(), *object_to_canonical_bytes(&kept), "whose content hash is wrong is redacted");
     assert_eq!(pdu.redacted_event().unwrap().event_id, event.event_id);
     let restored =
         VerifiedPdu::restore(pdu.json(), rules, pdu.authorising_user_signed(), pdu.content_hash_matched()).unwrap();

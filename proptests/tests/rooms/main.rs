@@ -8,6 +8,8 @@
 
 mod delivery;
 mod hostile_bytes;
+mod plain_reducer;
 mod replay;
+mod security_cases;
 mod state_map;
 mod storage;

@@ -28,6 +28,7 @@ pub(crate) fn delivered(draft: &Draft, pdus: &[VerifiedPdu]) -> Room {
 /// Judges a new event whose parents are there, and returns what is to be stored.
 pub(crate) fn persist(room: &mut Room, pdu: &VerifiedPdu) -> PersistEvent {
     let Receipt::Judged(judged) = room.handle_pdu(pdu).unwrap() else { panic!("{} is not new", pdu.event_id()) };
+    assert!(!room.forward_extremities().is_empty(), "the create event is accepted, and from then on there is one");
     let persist = judged.effects.into_iter().find_map(|effect| match effect {
         Effect::Persist(persist) => Some(*persist),
         Effect::Publish(_) => None,

@@ -4,120 +4,18 @@
 //! that its random rooms do not have.
 
 use ravel_core::{
-    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, object_to_canonical_bytes},
-    event::{Event, StateKey},
+    event::StateKey,
     event_auth::{CitedAuthEvent, check_state_independent},
-    graph::EventGraph,
-    pdu::ParsedPdu,
-    resolve::{Silent, resolve},
     room_version::RoomVersion::{self, V2, V5, V6, V9, V10, V12},
-    state::{State, StateMap},
 };
-use ravel_proptests::{draft::json_object, plain};
+use ravel_proptests::plain;
 use ruma_state_res::check_state_independent_auth_rules;
 
 use crate::{
     adapter,
     resolution::Difference::{self, DefaultOfNamedLevel, NoJoinRules},
+    written::{ALICE, BOB, CREATE, CREATOR, JOIN_RULES, LEVELS, Line, MEMBER, Written},
 };
-
-const ALICE: &str = "@alice:ash.example";
-const BOB: &str = "@bob:birch.example";
-const CREATE: &str = "m.room.create";
-const MEMBER: &str = "m.room.member";
-const LEVELS: &str = "m.room.power_levels";
-const JOIN_RULES: &str = "m.room.join_rules";
-
-/// An event: who, type, state key (`-` for none), content.
-type Line<'a> = (&'a str, &'a str, &'a str, &'a str);
-
-/// A room that is written down event by event, each citing those that it names by their places.
-struct Written {
-    version: RoomVersion,
-    events: Vec<(CanonicalJsonObject, Event, bool)>,
-}
-
-impl Written {
-    fn new(version: RoomVersion) -> Self {
-        Self { version, events: Vec::new() }
-    }
-
-    /// Begins a room in which the creator has joined: the events 0 and 1.
-    fn created(version: RoomVersion, content: &str) -> Self {
-        let mut room = Self::new(version);
-        let content = content.replacen('{', &format!(r#"{{"room_version":"{version}","#), 1);
-        room.add((ALICE, CREATE, "", &content), &[]);
-        room.add((ALICE, MEMBER, ALICE, r#"{"membership":"join"}"#), &[0]);
-        room
-    }
-
-    fn add(&mut self, (sender, event_type, state_key, content): Line<'_>, auth_events: &[usize]) -> usize {
-        let place = self.events.len();
-        let cited: Vec<_> = auth_events.iter().map(|place| self.events[*place].1.event_id.to_string()).collect();
-        let carried = self.version <= V2;
-        let references = cited.into_iter().map(|id| match carried {
-            true => CanonicalJsonValue::Array(vec![id.into(), CanonicalJsonObject::new().into()]),
-            false => id.into(),
-        });
-        let room_id = match self.events.first() {
-            Some((_, create, _)) => create.room_id.to_string(),
-            None => "!r:ash.example".to_owned(),
-        };
-        let mut json = json_object(&format!(
-            r#"{{"content":{content},"depth":{place},"event_id":"$event{place}:ash.example","hashes":{{"sha256":"AA"}},
-                "origin_server_ts":{place},"prev_events":[],"room_id":"{room_id}","sender":"{sender}","signatures":{{}},
-                "state_key":"{state_key}","type":"{event_type}"}}"#
-        ));
-        json.insert("auth_events".into(), CanonicalJsonValue::Array(references.collect()));
-        if state_key == "-" {
-            json.remove("state_key");
-        }
-        if event_type == CREATE && self.version == V12 {
-            json.remove("room_id");
-        }
-        let event = ParsedPdu::parse(&object_to_canonical_bytes(&json), self.version.rules()).unwrap().event().clone();
-        self.events.push((json, event, false));
-        place
-    }
-
-    fn event(&self, place: usize) -> &Event {
-        &self.events[place].1
-    }
-
-    fn state(&self, places: &[usize]) -> plain::State {
-        places
-            .iter()
-            .map(|place| (self.event(*place).state_key().unwrap(), self.event(*place).event_id.clone()))
-            .collect()
-    }
-
-    fn ruma(&self) -> adapter::Room {
-        adapter::Room::new(self.version, self.events.iter().map(|(json, event, rejected)| (json, event, *rejected)))
-    }
-
-    /// Returns whether Ravel and ruma allow an event in the state that all events before it make up.
-    fn last_is_allowed(&self) -> [bool; 2] {
-        let (last, before) = self.events.split_last().unwrap();
-        let state = before.iter().map(|(_, event, _)| (event.state_key().unwrap(), event));
-        let lookup = plain::Lookup(state.collect());
-        [plain::ravel_allows(self.version.rules())(&last.1, &lookup), self.ruma().allows(&last.1, &lookup)]
-    }
-
-    /// Returns the states that Ravel and ruma resolve.
-    fn resolve(&self, states: &[plain::State]) -> (plain::State, ruma_state_res::Result<plain::State>) {
-        let mut graph = EventGraph::new(self.version.rules());
-        for (_, event, rejected) in &self.events {
-            graph.insert(event.clone().into(), None, *rejected).unwrap();
-        }
-        let maps: Vec<StateMap> = states.iter().map(|state| plain::number(&graph, state)).collect();
-        let ravel = resolve(&graph, &maps.iter().collect::<Vec<_>>(), &mut Silent);
-        let ravel = State::new(&graph, &ravel).to_map();
-        let allows = plain::ravel_allows(self.version.rules());
-        let events = self.events.iter().map(|(_, event, _)| event.clone().into());
-        let plain = plain::Room::new(self.version.rules(), events, &allows);
-        (ravel, self.ruma().resolve(&plain, states))
-    }
-}
 
 /// Checks what Ravel and ruma say of the last of these events in the state that the others make up.
 #[track_caller]
@@ -128,8 +26,6 @@ fn check(version: RoomVersion, create: &str, events: &[Line<'_>], expected: [boo
     }
     assert_eq!(room.last_is_allowed(), expected, "version {version}: {:?}", events.last());
 }
-
-const CREATOR: &str = r#"{"creator":"@alice:ash.example"}"#;
 
 #[test]
 fn ruma_lets_nobody_in_where_there_are_no_join_rules() {

@@ -5,3 +5,5 @@ mod adapter;
 mod differences;
 mod resolution;
 mod signing;
+mod state_resets;
+mod written;
