@@ -20,6 +20,8 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -41,6 +43,9 @@ pub const ENGINE: &str = "sled";
 
 /// Longest piece of a value that is stored in one item of sled, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 28 * 1024;
+
+/// How long to wait for the lock of an engine that was just closed.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How much memory sled may use, and how it opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +151,7 @@ impl SledEngine {
     fn open(path: &Path, options: &SledOptions) -> Result<Self, StoreError> {
         let config = sled::Config::new().path(path).cache_capacity(options.cache_bytes).segment_size(SEGMENT_BYTES);
         let (db, tree) = caught(|| {
-            let db = config.open()?;
+            let db = open_unlocked(&config)?;
             let tree = db.open_tree(TREE)?;
             Ok((db, tree))
         })?
@@ -386,6 +391,23 @@ fn store_error(operation: Operation, error: sled::Error) -> StoreError {
             source: Some(Arc::new(error)),
         },
         error => StoreError::io(operation, Arc::new(error)),
+    }
+}
+
+/// Opens sled, waiting for the lock of an engine that was closed a moment ago: threads of sled's own hold it for a little longer.
+/// Nobody else can have it, as the directory's lock is ours.
+fn open_unlocked(config: &sled::Config) -> sled::Result<Db> {
+    let began = Instant::now();
+    loop {
+        match config.open() {
+            // sled gives this error no kind of its own.
+            Err(sled::Error::Io(error))
+                if error.to_string().starts_with("could not acquire lock") && began.elapsed() < LOCK_WAIT_MAX =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 

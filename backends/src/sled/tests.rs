@@ -33,6 +33,21 @@ fn what_a_killed_process_acknowledged_is_there() {
 }
 
 #[test]
+fn the_lock_of_an_engine_that_was_just_closed_is_waited_for() {
+    let place = SledBuilder::place();
+    let data = SledBuilder::open(&place).unwrap().directory.data();
+    // What threads of sled's own do now and then.
+    let lock = File::open(data.join("db")).unwrap();
+    lock.lock().unwrap();
+    let holder = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        drop(lock);
+    });
+    SledBuilder::open(&place).unwrap();
+    holder.join().unwrap();
+}
+
+#[test]
 fn a_flipped_bit_is_never_read_as_a_value() {
     let noticed = crash_tests::flipped_bits::<SledBuilder>();
     assert!(noticed > 0);
