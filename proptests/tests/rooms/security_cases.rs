@@ -12,7 +12,7 @@ use ravel_proptests::{
     draft::Draft,
     people::{NOW_MS, USERS, key_ring, server_of, signing_key},
     plan::{
-        Action::{Ban, Invite, Message, PowerLevels, Redact, Topic},
+        Action::{Ban, Invite, Message, PowerLevels, Redact, ThirdPartyInvite, ThirdPartyToken, Topic},
         Flaw,
         Parents::{self, AllTips, Back, Newest, TwoBack},
         Plan, Step,
@@ -117,6 +117,32 @@ fn sc_053_who_is_banned_goes_on_in_vain_from_before_the_ban() {
                 (extremities.clone(), state.clone())
             );
         }
+    }
+}
+
+/// A redacted third-party invite has no keys any more. Redactions on two branches both count where these meet.
+#[test]
+fn sc_045_redactions_of_two_branches_come_together() {
+    for version in RoomVersion::ALL {
+        let steps = [
+            Step::new(0, ThirdPartyToken, Newest),
+            Step::new(0, Redact, Newest),
+            // The newest event that authorizes others: the token.
+            Step { target: 0, value: 1, ..Step::new(0, Redact, Back(1)) },
+            Step::new(0, Message, AllTips),
+            Step { target: 5, ..Step::new(4, Invite, Newest) },
+            Step { target: 5, ..Step::new(0, ThirdPartyInvite, Back(1)) },
+            // Beside the redactions, the token is good.
+            Step { target: 5, ..Step::new(0, ThirdPartyInvite, Back(5)) },
+        ];
+        let mut plan = Plan::written(version, 4, &steps);
+        plan.preset.invites_need_power = true;
+        let draft = Draft::of(&plan);
+        let pdus = draft.verified();
+        let room = delivered(&draft, &pdus);
+        let [.., invite, by_token, beside] = &pdus[..] else { panic!() };
+        let rejected = [invite, by_token, beside].map(|pdu| room.outcome(pdu.event_id()) == Some(Outcome::Rejected));
+        assert_eq!(rejected, [version >= RoomVersion::V11, true, false], "version {version}");
     }
 }
 
