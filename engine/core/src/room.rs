@@ -184,13 +184,11 @@ impl Room {
         }
         let prev_events = self.prev_events_of(event)?;
         let redactions = self.redactions_after(&prev_events);
+        let states = self.states_after(&prev_events);
+        let resolved = states.windows(2).any(|pair| matches!(pair, [a, b] if !a.is_same(b)));
         let builds_on_all = prev_events.iter().copied().collect::<BTreeSet<_>>() == self.forward_extremities;
-        let (state_before, resolved) = if builds_on_all {
-            (self.current_state.clone(), prev_events.len() > 1)
-        } else {
-            self.resolve_states(&self.states_after(&prev_events), &mut Silent)
-        };
-        let verdict = self.judge(pdu, &prev_events, &state_before, &redactions)?;
+        let state_before = if builds_on_all { self.current_state.clone() } else { self.resolve(&states, &mut Silent) };
+        let verdict = self.judge(pdu, builds_on_all, &state_before, &redactions)?;
         let judged = self.admit(pdu, prev_events, redactions, state_before, resolved, verdict)?;
         Ok(Receipt::Judged(Box::new(judged)))
     }
@@ -308,7 +306,7 @@ impl Room {
     fn judge(
         &self,
         pdu: &VerifiedPdu,
-        prev_events: &[EventIndex],
+        builds_on_all: bool,
         state_before: &StateMap,
         redactions: &RedactionSet,
     ) -> Result<Verdict, RoomError> {
@@ -321,7 +319,7 @@ impl Room {
             return Ok(Verdict::Rejected { check: Check::StateBefore, refusal });
         }
         // Where the event builds on all forward extremities, the current state is the state before it.
-        if prev_events.iter().copied().collect::<BTreeSet<_>>() == self.forward_extremities {
+        if builds_on_all {
             return Ok(Verdict::Accepted);
         }
         let redactions = self.redactions_after(&self.forward_extremities);
@@ -381,8 +379,9 @@ impl Room {
         let event = pdu.event().clone();
         let (outcome, reason) = verdict.record(self.rules().version);
         let mut nodes: BTreeMap<Fingerprint, NodeRecord> = BTreeMap::new();
-        let bases = self.states_after(&prev_events);
-        nodes.extend(state_before.nodes_beyond(&self.graph, &bases.iter().collect::<Vec<_>>()));
+        let states = self.states_after(&prev_events);
+        let bases: Vec<&StateMap> = states.iter().chain([&self.current_state]).collect();
+        nodes.extend(state_before.nodes_beyond(&self.graph, &bases));
 
         let index =
             self.insert(pdu, prev_events, redactions, state_before.clone(), outcome, reason.clone().map(Box::new))?;
@@ -476,14 +475,11 @@ impl Room {
     fn resolve_extremities(&self) -> StateMap {
         let extremities: Vec<EventIndex> = self.forward_extremities.iter().copied().collect();
         let states = self.states_after(&extremities);
-        self.resolve_states(&states, &mut Silent).0
+        self.resolve(&states, &mut Silent)
     }
 
-    /// Returns the resolution of states, and whether they differed.
-    fn resolve_states(&self, states: &[StateMap], recorder: &mut impl Recorder) -> (StateMap, bool) {
-        let states: Vec<&StateMap> = states.iter().collect();
-        let resolved = states.windows(2).any(|pair| matches!(pair, [a, b] if !a.is_same(b)));
-        (resolve(&self.graph, &states, recorder), resolved)
+    fn resolve(&self, states: &[StateMap], recorder: &mut impl Recorder) -> StateMap {
+        resolve(&self.graph, &states.iter().collect::<Vec<_>>(), recorder)
     }
 
     fn states_after(&self, events: &[EventIndex]) -> Vec<StateMap> {

@@ -33,7 +33,7 @@ impl Room {
         let position = self.position(index);
         let states = self.states_after(&position.prev_events);
         let mut steps = Steps::default();
-        self.resolve_states(&states, &mut steps);
+        self.resolve(&states, &mut steps);
         let prev_events = position.prev_events.iter().zip(&states);
         Ok(Some(Explanation {
             event_id: event_id.clone(),
