@@ -1,9 +1,9 @@
 //! The auth difference and the conflicted state subgraph.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::{EventSet, conflict::Conflict, index_hash::IndexHashes};
-use crate::graph::{EventGraph, EventIndex};
+use crate::graph::{EventGraph, EventIndex, KeyIndex};
 
 /// Returns the auth difference, without the events of the conflicted state set itself.
 ///
@@ -70,16 +70,14 @@ fn chains_of_some(graph: &EventGraph, conflict: &Conflict<'_>) -> Vec<EventIndex
 fn exclude_chain_of_common_state(graph: &EventGraph, conflict: &Conflict<'_>, candidates: &mut EventSet) {
     let Some(lowest) = candidates.first() else { return };
     // Older events can't lead to a candidate.
-    let conflicted_keys: EventKeys = conflict.iter().map(|(key, _)| (key, ())).collect();
-    let common = conflict.base().entries_since(lowest).filter(|(key, _)| !conflicted_keys.contains_key(key));
+    let conflicted_keys: HashSet<KeyIndex, IndexHashes> = conflict.iter().map(|(key, _)| key).collect();
+    let common = conflict.base().entries_since(lowest).filter(|(key, _)| !conflicted_keys.contains(key));
     let mut pending: EventSet = common.map(|(_, event)| event).collect();
     while let Some(index) = pending.pop_last() {
         candidates.remove(index);
         pending.extend(graph.auth_events(index).iter().copied().filter(|index| *index >= lowest));
     }
 }
-
-type EventKeys = HashMap<crate::graph::KeyIndex, (), IndexHashes>;
 
 /// Returns the *conflicted state subgraph*: every event on a path of auth edges between two events of the conflicted state set,
 /// these included. Source: room version 12, "Definitions".
