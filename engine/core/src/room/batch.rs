@@ -9,8 +9,8 @@ impl Room {
     /// Judges events that may come in any order and cite each other: each after those of the batch that it cites, otherwise in
     /// the order given.
     ///
-    /// Returns a receipt for each, in the order in which they were judged; those that still need events come last. What builds on
-    /// such an event needs that event, and so do events that cite each other in a circle. O(e log e) beside the judging.
+    /// Returns a receipt for each, in the order in which they were handled. What builds on an event that still needs events needs
+    /// that event, and so do events that cite each other in a circle. O(e log e) beside the judging.
     ///
     /// # Errors
     ///
@@ -57,7 +57,6 @@ impl Room {
         for (pdu, _) in pdus.iter().zip(handled).filter(|(_, handled)| !handled) {
             receipts.push((pdu.event().event_id.clone(), self.handle_pdu(pdu)?));
         }
-        receipts.sort_by_key(|(_, receipt)| matches!(receipt, Receipt::NeedEvents(_)));
         Ok(receipts)
     }
 }
