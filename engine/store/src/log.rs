@@ -8,8 +8,12 @@ mod records;
 mod rooms;
 mod verify;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use ravel_core::{
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
@@ -33,6 +37,8 @@ pub enum LogError {
     Store(#[from] StoreError),
     #[error("another writer appended to the log; open it again")]
     Overtaken,
+    #[error("the log has one of the events already")]
+    AlreadyThere,
     #[error("a rebuild was interrupted; run `ravel rebuild` again")]
     Rebuilding,
     #[error("the log is full")]
@@ -144,8 +150,8 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// When the store fails, or another writer appended meanwhile. What was appended before the error stays; the caller drops
-    /// the [`Room`] and loads it again.
+    /// When the store fails, another writer appended meanwhile, or the room has one of the events already. What was appended
+    /// before the error stays; the caller drops the [`Room`] and loads it again.
     pub async fn append(
         &mut self,
         room_id: &RoomId,
@@ -156,7 +162,7 @@ impl EventLog {
         if self.rebuilding {
             return Err(LogError::Rebuilding);
         }
-        let mut batch = Append::new(self);
+        let mut batch = Append::new(self)?;
         let room = match self.rooms.get(room_id) {
             // By other rules the events would have other ids.
             Some(room) if room.room_version != rules.version.as_str() => {
@@ -170,7 +176,7 @@ impl EventLog {
             batch.event(room, event)?;
             if batch.batch.size_bytes() >= BATCH_BYTES {
                 batch.commit(self, durability).await?;
-                batch = Append::new(self);
+                batch = Append::new(self)?;
             }
         }
         batch.commit(self, durability).await
@@ -300,6 +306,7 @@ async fn commit(store: &Arc<dyn Store>, batch: Batch) -> Result<(), LogError> {
     }
     match store.commit(batch).await? {
         Committed::Written => Ok(()),
+        Committed::Refused(guard) if guard.keyspace == Keyspace::Events => Err(LogError::AlreadyThere),
         Committed::Refused(_) => Err(LogError::Overtaken),
     }
 }
@@ -309,11 +316,19 @@ struct Append {
     batch: Batch,
     head: Head,
     rooms: Vec<(RoomId, RoomRecord)>,
+    /// The keys of the events in the batch.
+    events: BTreeSet<Bytes>,
 }
 
 impl Append {
-    fn new(log: &EventLog) -> Self {
-        Self { batch: Batch::new(), head: log.head.clone(), rooms: Vec::new() }
+    fn new(log: &EventLog) -> Result<Self, LogError> {
+        let mut batch = Batch::new();
+        // First of the guards, so that a writer who was overtaken hears of that and of nothing that follows from it.
+        match log.head.next_sequence {
+            0 => batch.guard_absent(Keyspace::Meta, key::HEAD),
+            _ => batch.guard_equals(Keyspace::Meta, key::HEAD, codec::encode(&log.head)?),
+        };
+        Ok(Self { batch, head: log.head.clone(), rooms: Vec::new(), events: BTreeSet::new() })
     }
 
     fn open_room(&mut self, room_id: &RoomId, version: RoomVersion) -> Result<u32, LogError> {
@@ -331,6 +346,12 @@ impl Append {
     }
 
     fn event(&mut self, room: u32, event: &PersistEvent) -> Result<(), LogError> {
+        let key = key::event(room, &event.event.event_id);
+        // The guard knows what was there before the batch, not what the batch itself puts there.
+        if !self.events.insert(key.clone()) {
+            return Err(LogError::AlreadyThere);
+        }
+        self.batch.guard_absent(Keyspace::Events, key);
         let sequence = self.entry(&LogEntry::Event {
             room,
             event_id: event.event.event_id.to_string(),
@@ -352,10 +373,6 @@ impl Append {
         if self.batch.is_empty() {
             return Ok(());
         }
-        match log.head.next_sequence {
-            0 => self.batch.guard_absent(Keyspace::Meta, key::HEAD),
-            _ => self.batch.guard_equals(Keyspace::Meta, key::HEAD, codec::encode(&log.head)?),
-        };
         self.batch.put_record(key::HEAD, &self.head)?.durability(durability);
         commit(&log.store, self.batch).await?;
         log.head = self.head;

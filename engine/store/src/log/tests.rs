@@ -269,6 +269,25 @@ fn a_failed_commit_leaves_a_log_that_can_be_opened() {
     }
 }
 
+/// An event twice would be a log that can't be loaded: whether it is there already or twice in what is appended.
+#[test]
+fn an_event_is_appended_once() {
+    let (store, [room, _]) = stored();
+    let before = contents(&store);
+    assert!(matches!(room.append_to(&mut open(&store)), Err(LogError::AlreadyThere)));
+    assert_eq!(contents(&store), before);
+
+    let store = MemoryStore::new();
+    let mut log = open(&store);
+    let mut twice = TestRoom::forked("!r:a").judged;
+    twice.extend(TestRoom::forked("!r:a").judged.into_iter().take(1));
+    let result = block_on(log.append(room.room.room_id(), rules(), &twice, Durability::Sync));
+    assert!(matches!(result, Err(LogError::AlreadyThere)));
+    assert_eq!(contents(&store), []);
+    room.append_to(&mut log).unwrap();
+    check_loaded(&open(&store), &room);
+}
+
 #[test]
 fn a_room_keeps_its_version() {
     let (store, [room, _]) = stored();
