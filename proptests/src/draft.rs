@@ -106,7 +106,7 @@ impl Draft {
     pub fn graph(&self, rejected: impl Fn(usize) -> bool) -> EventGraph {
         let mut graph = EventGraph::new(self.rules());
         for (place, event) in self.events.iter().enumerate() {
-            graph.insert(event.event.clone(), None, rejected(place)).unwrap();
+            graph.insert(&event.event, None, rejected(place)).unwrap();
         }
         graph
     }

@@ -147,7 +147,7 @@ impl RumaRoom {
 }
 
 /// Whether an answer is the one given.
-pub fn is_equal(answer: &StateMap<Id>, entries: &[(&StateKey, &EventId)]) -> bool {
+pub fn is_equal(answer: &StateMap<Id>, entries: &[(StateKey, EventId)]) -> bool {
     answer.len() == entries.len()
         && entries.iter().all(|(key, event_id)| {
             let key = (StateEventType::from(&*key.event_type), key.state_key.to_string());

@@ -227,7 +227,7 @@ fn resolve_once(graph: &EventGraph, states: &[&StateMap]) -> StateMap {
 fn numbered(room: &GeneratedRoom) -> Option<(EventGraph, Vec<StateMap>)> {
     let mut graph = EventGraph::new(room.rules);
     for event in &room.events {
-        graph.insert(event.event.clone(), None, false).ok()?;
+        graph.insert(&event.event, None, false).ok()?;
     }
     let edit = |state: &StateMap, entries: &mut dyn Iterator<Item = &EventId>| {
         let edits = entries.filter_map(|event_id| {

@@ -3,7 +3,8 @@
 //! A PDU is checked in two parts. [`check_state_independent`] looks at the event and the events it cites and is done once.
 //! [`check_state_dependent`] looks at a room state and is done against three of them: the cited auth events
 //! ([`AuthEventsAsState`]), the state before the event and the current state; state resolution calls it again and again.
-//! Both are pure and read no JSON; they allocate nothing but a refusal and the target of an invite, kick or ban.
+//! Both are pure and read no JSON; they allocate nothing but a refusal. The second is written for events of a
+//! [graph](crate::graph), which compares numbers where the rules compare names; for events that are in no graph it makes one.
 //!
 //! Source: "Authorisation rules" of each room version and "Checks performed on receipt of a PDU", Matrix v1.19. Comments
 //! number the rules as in the list of room version 12; [`Refusal::rule_number`] gives the number in each version's own list.
@@ -39,6 +40,7 @@
 //! - [`CreateRule::NoCreator`] also where `creator` is there but not a string, which names nobody.
 //! - [`Refusal::OversizedField`], as deployed servers do.
 
+mod decoded;
 mod member;
 mod power;
 mod power_levels;
@@ -47,8 +49,10 @@ mod rule_number;
 mod selection;
 mod third_party_invite;
 
+pub(crate) use self::power::{Levels, can_redact_any, takes_effect};
 pub use self::{
-    power::{PowerLevel, can_redact_any_event, redaction_takes_effect, sender_power_level},
+    decoded::{StateLookup, can_redact_any_event, check_state_dependent, redaction_takes_effect, sender_power_level},
+    power::PowerLevel,
     refusal::{
         AliasesRule, AuthEventsRule, CreateRule, MemberRule, PowerLevelsRule, RedactionRule, Refusal,
         ThirdPartyInviteRule,
@@ -56,55 +60,49 @@ pub use self::{
     selection::{auth_keys_for_event, auth_types_for_event},
 };
 
-use self::power::{Levels, have_same_server};
+use self::power::have_same_server;
 use crate::{
     event::{Content, Event, Membership, NamedLevel, StateKey, event_type},
+    graph::{EventGraph, EventView, KeyIndex, NameIndex},
+    id::{EventId, RoomId},
     room_version::RoomVersionRules,
 };
 
-/// A room state, as far as the rules ask for it.
-///
-/// The rules ask for the keys that [`auth_types_for_event`] selects and for `("m.room.create", "")`, and for no other key.
-pub trait StateLookup {
-    /// Returns the event of the state with this type and state key.
-    fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event>;
-}
-
-/// A handful of events; of two with the same key the first counts.
-impl StateLookup for Vec<&Event> {
-    fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        self.iter().copied().find(|event| event.is_state(event_type, state_key))
-    }
+/// A state of events of a graph, as far as the rules ask for it: the keys that [`auth_types_for_event`] selects, and the create
+/// event.
+pub(crate) trait AuthState<'g> {
+    /// Returns the event of the state that holds a key.
+    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>>;
 }
 
 /// An event that is named in `auth_events`, and what became of it here.
 #[derive(Clone, Copy, Debug)]
 pub struct CitedAuthEvent<'a> {
-    /// The event.
-    pub event: &'a Event,
+    /// The type.
+    pub event_type: &'a str,
+    /// The state key, for state events.
+    pub state_key: Option<&'a str>,
+    /// The room.
+    pub room_id: &'a RoomId,
     /// Whether it was rejected by the checks on its receipt.
     pub rejected: bool,
 }
 
-/// The state that an event's own auth events make up: what check 4 of "Checks performed on receipt of a PDU" looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct AuthEventsAsState<'a> {
-    /// The create event of the room; looked at if the auth events have none, as in room version 12.
-    pub create: Option<&'a Event>,
-    /// The cited events; [`check_state_independent`] has found no duplicates among them.
-    pub auth_events: &'a [CitedAuthEvent<'a>],
-}
+impl<'a> CitedAuthEvent<'a> {
+    /// Returns what the rules about auth events look at.
+    pub fn new(event: &'a Event, rejected: bool) -> Self {
+        let state_key = event.state_key.as_deref();
+        Self { event_type: &event.event_type, state_key, room_id: &event.room_id, rejected }
+    }
 
-impl StateLookup for AuthEventsAsState<'_> {
-    fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        let cited = self.auth_events.iter().map(|cited| cited.event);
-        cited.chain(self.create).find(|event| event.is_state(event_type, state_key))
+    fn is_state(&self, event_type: &str, state_key: &str) -> bool {
+        self.state_key == Some(state_key) && self.event_type == event_type
     }
 }
 
 /// Checks what does not depend on a room state: rules 1 to 3 and 5.2.
 ///
-/// - `create` is the accepted create event of the room that `event.room_id` names, or `None` if this server has none.
+/// - `create` is the id of the accepted create event of the room, or `None` if this server has none.
 /// - `auth_events` are the events named in `event.auth_events`, all of them and in the same order.
 /// - `authorizing_user_signed` says whether the server of `join_authorised_via_users_server` has validly signed the event;
 ///   `None` if that was not looked at. Only `Some(true)` satisfies rule 5.2.
@@ -116,13 +114,10 @@ pub fn check_state_independent(
     rules: &RoomVersionRules,
     event: &Event,
     authorizing_user_signed: Option<bool>,
-    create: Option<&Event>,
+    create: Option<&EventId>,
     auth_events: &[CitedAuthEvent<'_>],
 ) -> Result<(), Refusal> {
-    debug_assert!(
-        event.auth_events.iter().eq(auth_events.iter().map(|cited| &cited.event.event_id)),
-        "the cited events are those of the event"
-    );
+    debug_assert_eq!(event.auth_events.len(), auth_events.len(), "the cited events are those of the event");
     // "Size limits": versions 1 to 10 keep such an event, rejected, because servers that counted code points accepted it.
     if event.oversized_field {
         return Err(Refusal::OversizedField);
@@ -132,7 +127,7 @@ pub fn check_state_independent(
         return Ok(check_create(rules, event, create)?);
     }
     // 2. If the event's room_id is not an event ID for an accepted m.room.create event, reject.
-    if rules.room_id_is_create_hash && !create.is_some_and(|create| is_create_of_room(create, event)) {
+    if rules.room_id_is_create_hash && !create.is_some_and(|create| is_create_of_room(create, &event.room_id)) {
         return Err(Refusal::RoomWithoutCreate { room_id: event.room_id.clone() });
     }
     check_auth_events(rules, event, auth_events)?;
@@ -148,77 +143,69 @@ pub fn check_state_independent(
     Ok(())
 }
 
-/// Checks an event against a room state: rules 4 to 11.
-///
-/// `state` must have the create event under `("m.room.create", "")`, in room version 12 too.
+/// Checks an event against a room state: rules 4 to 11, where comments number them.
 ///
 /// # Errors
 ///
 /// The first rule that refuses the event. Cost: a few look-ups; for `m.room.power_levels` linear in both events, for an
 /// invite with `third_party_invite` up to 1,024 signature checks.
-pub fn check_state_dependent(
-    rules: &RoomVersionRules,
-    event: &Event,
-    state: &(impl StateLookup + ?Sized),
-) -> Result<(), Refusal> {
-    if &*event.event_type == event_type::CREATE {
+pub(crate) fn check_in_state<'g>(event: EventView<'g>, state: &mut impl AuthState<'g>) -> Result<(), Refusal> {
+    let graph = event.graph();
+    if event.event_type() == NameIndex::CREATE {
         return Ok(());
     }
-    let Some(create) = state.state_event(event_type::CREATE, "") else {
+    let Some(create) = state.event(KeyIndex::CREATE) else {
         return Err(Refusal::StateWithoutCreate);
     };
-    let sender = event.sender.as_str();
 
     // 4. If m.federate is false, and the sender domain does not match the sender domain of the create event, reject.
-    let federate = matches!(&create.content, Content::Create(content) if content.federate);
-    if !federate && event.sender.server_name() != create.sender.server_name() {
-        return Err(Refusal::NotFederated { sender: event.sender.clone(), creator: create.sender.clone() });
+    let federate = create.create().is_some_and(|content| content.federate);
+    if !federate && event.sender_server() != create.sender_server() {
+        return Err(Refusal::NotFederated { sender: event.sender_id(), creator: create.sender_id() });
     }
     // Rule 4 of versions 1 to 5.
-    if rules.special_case_aliases_auth && &*event.event_type == event_type::ALIASES {
+    if graph.rules().special_case_aliases_auth && event.event_type() == NameIndex::ALIASES {
         return Ok(check_aliases(event)?);
     }
     // 5. If type is m.room.member.
-    if &*event.event_type == event_type::MEMBER {
-        return member::check(rules, event, create, state);
+    if event.event_type() == NameIndex::MEMBER {
+        return member::check(event, create, state);
     }
     // 6. If the sender's current membership state is not join, reject.
-    if membership(state, sender) != Some(Membership::Join) {
-        return Err(Refusal::SenderNotJoined { sender: event.sender.clone() });
+    if membership(graph, state, event.sender()) != Some(Membership::Join) {
+        return Err(Refusal::SenderNotJoined { sender: event.sender_id() });
     }
-    let levels = Levels::of_state(rules, create, state)?;
-    let sender_level = levels.user(sender);
+    let levels = Levels::of_state(create, state)?;
+    let sender_level = levels.user(event.sender());
     // 7. If type is m.room.third_party_invite, allow if and only if the sender's power level is at least the invite level.
-    if &*event.event_type == event_type::THIRD_PARTY_INVITE {
+    if event.event_type() == NameIndex::THIRD_PARTY_INVITE {
         let invite_level = levels.named(NamedLevel::Invite);
         if sender_level < invite_level {
-            return Err(Refusal::ThirdPartyInviteLevel { sender: event.sender.clone(), sender_level, invite_level });
+            return Err(Refusal::ThirdPartyInviteLevel { sender: event.sender_id(), sender_level, invite_level });
         }
         return Ok(());
     }
     // 8. If the event type's required power level is greater than the sender's power level, reject.
-    let required_level = levels.required(&event.event_type, event.state_key.is_some());
+    let required_level = levels.required(event.event_type(), event.key().is_some());
     if required_level > sender_level {
         return Err(Refusal::RequiredPowerLevel {
-            sender: event.sender.clone(),
-            event_type: event.event_type.clone(),
+            sender: event.sender_id(),
+            event_type: graph.name(event.event_type()).into(),
             sender_level,
             required_level,
         });
     }
     // 9. If the event has a state_key that starts with an @ and does not match the sender, reject.
-    if let Some(state_key) = &event.state_key
-        && state_key.starts_with('@')
-        && **state_key != *sender
-    {
-        return Err(Refusal::StateKeyOfAnotherUser { sender: event.sender.clone(), state_key: state_key.clone() });
+    if event.is_of_another_user() {
+        let state_key = event.state_key().map_or("", |state_key| graph.name(state_key));
+        return Err(Refusal::StateKeyOfAnotherUser { sender: event.sender_id(), state_key: state_key.into() });
     }
     // 10. If type is m.room.power_levels.
-    if &*event.event_type == event_type::POWER_LEVELS {
-        return power_levels::check(rules, event, create, &levels);
+    if event.event_type() == NameIndex::POWER_LEVELS {
+        return power_levels::check(event, create, &levels);
     }
     // Rule 11 of versions 1 and 2.
-    if rules.redaction_auth_rule && &*event.event_type == event_type::REDACTION {
+    if graph.rules().redaction_auth_rule && event.event_type() == NameIndex::REDACTION {
         return Ok(check_redaction(event, &levels)?);
     }
     // 11. Otherwise, allow.
@@ -226,12 +213,12 @@ pub fn check_state_dependent(
 }
 
 /// Returns the membership that the state gives a user.
-fn membership(state: &(impl StateLookup + ?Sized), user: &str) -> Option<Membership> {
-    state.state_event(event_type::MEMBER, user)?.membership()
+fn membership<'g>(graph: &EventGraph, state: &mut impl AuthState<'g>, user: NameIndex) -> Option<Membership> {
+    state.event(graph.keys().member(user)?)?.membership()
 }
 
 /// Rule 1.
-fn check_create(rules: &RoomVersionRules, event: &Event, accepted: Option<&Event>) -> Result<(), CreateRule> {
+fn check_create(rules: &RoomVersionRules, event: &Event, accepted: Option<&EventId>) -> Result<(), CreateRule> {
     // 1.1. If it has any prev_events, reject.
     if !event.prev_events.is_empty() {
         return Err(CreateRule::HasPrevEvents);
@@ -264,17 +251,17 @@ fn check_create(rules: &RoomVersionRules, event: &Event, accepted: Option<&Event
         return Err(CreateRule::InvalidAdditionalCreators);
     }
     match accepted {
-        Some(accepted) if accepted.event_id != event.event_id => {
-            Err(CreateRule::SecondCreate { room_id: event.room_id.clone(), accepted: accepted.event_id.clone() })
+        Some(accepted) if *accepted != event.event_id => {
+            Err(CreateRule::SecondCreate { room_id: event.room_id.clone(), accepted: accepted.clone() })
         }
         _ => Ok(()),
     }
 }
 
-/// Whether the room id of `event` is the id of the create event, with `!` for `$`.
-fn is_create_of_room(create: &Event, event: &Event) -> bool {
-    let Some(room) = event.room_id.as_str().strip_prefix('!') else { return false };
-    create.is_state(event_type::CREATE, "") && create.event_id.as_str().strip_prefix('$') == Some(room)
+/// Whether a room id is the id of the create event, with `!` for `$`.
+fn is_create_of_room(create: &EventId, room_id: &RoomId) -> bool {
+    let Some(room) = room_id.as_str().strip_prefix('!') else { return false };
+    create.as_str().strip_prefix('$') == Some(room)
 }
 
 /// Rule 3, in the order of its parts.
@@ -285,73 +272,62 @@ fn check_auth_events(
 ) -> Result<(), AuthEventsRule> {
     // 3.1. If there are duplicate entries for a given type and state_key pair, reject.
     for (number, later) in auth_events.iter().enumerate() {
-        let Some(state_key) = &later.event.state_key else { continue };
-        let is_same = |earlier: &CitedAuthEvent<'_>| earlier.event.is_state(&later.event.event_type, state_key);
-        if auth_events.iter().take(number).any(is_same) {
-            return Err(AuthEventsRule::Duplicate {
-                key: StateKey::new(later.event.event_type.clone(), state_key.clone()),
-            });
+        let Some(state_key) = later.state_key else { continue };
+        if auth_events.iter().take(number).any(|earlier| earlier.is_state(later.event_type, state_key)) {
+            return Err(AuthEventsRule::Duplicate { key: StateKey::new(later.event_type, state_key) });
         }
     }
+    let mut entries = event.auth_events.iter().zip(auth_events);
     // 3.2. If there are entries that the auth events selection does not select, reject.
-    for cited in auth_events {
-        let selected = |(event_type, state_key)| cited.event.is_state(event_type, state_key);
+    for (event_id, cited) in entries.clone() {
+        let selected = |(event_type, state_key)| cited.is_state(event_type, state_key);
         if !auth_keys_for_event(rules, event).any(selected) {
-            return Err(AuthEventsRule::Unexpected {
-                event_id: cited.event.event_id.clone(),
-                event_type: cited.event.event_type.clone(),
-            });
+            let event_type = cited.event_type.into();
+            return Err(AuthEventsRule::Unexpected { event_id: event_id.clone(), event_type });
         }
     }
     // 3.3. If there are entries which were themselves rejected, reject.
-    if let Some(cited) = auth_events.iter().find(|cited| cited.rejected) {
-        return Err(AuthEventsRule::Rejected { event_id: cited.event.event_id.clone() });
+    if let Some((event_id, _)) = entries.clone().find(|(_, cited)| cited.rejected) {
+        return Err(AuthEventsRule::Rejected { event_id: event_id.clone() });
     }
     // 2.4 before version 12. If there is no m.room.create event among the entries, reject.
-    if !rules.room_id_is_create_hash && !auth_events.iter().any(|cited| cited.event.is_state(event_type::CREATE, "")) {
+    if !rules.room_id_is_create_hash && !auth_events.iter().any(|cited| cited.is_state(event_type::CREATE, "")) {
         return Err(AuthEventsRule::NoCreate);
     }
     // 3.5. If any entry has a room_id which does not match that of the event, reject.
-    if let Some(cited) = auth_events.iter().find(|cited| cited.event.room_id != event.room_id) {
-        return Err(AuthEventsRule::OtherRoom {
-            event_id: cited.event.event_id.clone(),
-            room_id: cited.event.room_id.clone(),
-        });
+    if let Some((event_id, cited)) = entries.find(|(_, cited)| *cited.room_id != event.room_id) {
+        return Err(AuthEventsRule::OtherRoom { event_id: event_id.clone(), room_id: cited.room_id.clone() });
     }
     Ok(())
 }
 
 /// Rule 4 of versions 1 to 5.
-fn check_aliases(event: &Event) -> Result<(), AliasesRule> {
+fn check_aliases(event: EventView<'_>) -> Result<(), AliasesRule> {
     // 4.1. If event has no state_key, reject.
-    let Some(state_key) = &event.state_key else { return Err(AliasesRule::NoStateKey) };
+    let Some(state_key) = event.state_key() else { return Err(AliasesRule::NoStateKey) };
     // 4.2. If sender's domain doesn't match state_key, reject.
-    if event.sender.server_name() != &**state_key {
-        return Err(AliasesRule::OtherDomain { sender: event.sender.clone(), state_key: state_key.clone() });
+    let state_key = event.graph().name(state_key);
+    if event.sender_server() != state_key {
+        return Err(AliasesRule::OtherDomain { sender: event.sender_id(), state_key: state_key.into() });
     }
     // 4.3. Otherwise, allow.
     Ok(())
 }
 
 /// Rule 11 of versions 1 and 2.
-fn check_redaction(event: &Event, levels: &Levels<'_>) -> Result<(), RedactionRule> {
+fn check_redaction(event: EventView<'_>, levels: &Levels<'_>) -> Result<(), RedactionRule> {
     // 11.1. If the sender's power level is greater than or equal to the redact level, allow.
-    let sender_level = levels.user(event.sender.as_str());
+    let sender_level = levels.user(event.sender());
     let redact_level = levels.named(NamedLevel::Redact);
     if sender_level >= redact_level {
         return Ok(());
     }
     // 11.2. If the domain of the event_id of the event being redacted is that of the m.room.redaction, allow.
-    let Content::Redaction(redacts) = &event.content else { return Err(RedactionRule::NoRedactedEvent) };
-    let Some(redacts) = redacts else { return Err(RedactionRule::NoRedactedEvent) };
-    if have_same_server(&event.event_id, redacts) {
+    let Some(redacts) = event.redacts() else { return Err(RedactionRule::NoRedactedEvent) };
+    if have_same_server(&event.event_id(), redacts) {
         return Ok(());
     }
     // 11.3. Otherwise, reject.
-    Err(RedactionRule::OtherDomain {
-        sender: event.sender.clone(),
-        redacts: redacts.clone(),
-        sender_level,
-        redact_level,
-    })
+    let (sender, redacts) = (event.sender_id(), redacts.clone());
+    Err(RedactionRule::OtherDomain { sender, redacts, sender_level, redact_level })
 }

@@ -47,6 +47,13 @@ macro_rules! identifier {
                 }
             }
 
+            /// Makes an identifier of what was parsed as one before.
+            #[allow(dead_code, reason = "not every kind of identifier is kept elsewhere")]
+            pub(crate) fn of_checked(id: &str) -> Self {
+                debug_assert!(Self::parse(id).is_ok(), "{id:?} is not a valid {}", $kind);
+                Self(Arc::from(id))
+            }
+
             /// Returns the identifier as on the wire.
             pub fn as_str(&self) -> &str {
                 &self.0

@@ -11,18 +11,19 @@ mod auth_checks;
 mod auth_difference;
 mod conflict;
 mod event_set;
-mod index_hash;
 mod mainline;
+mod number_map;
 mod partial_state;
 mod power_order;
 mod steps;
+mod stored;
 mod v1;
 
 pub use self::steps::{DecidedBy, OrderedEvent, Phase, Rank, Recorder, Silent, Step, Steps};
+pub use self::stored::{Progress, StoredStates};
 use self::{conflict::Conflict, event_set::EventSet, partial_state::PartialState};
 use crate::{
-    event::event_type,
-    graph::{EventGraph, EventIndex},
+    graph::{EventGraph, EventIndex, KeyIndex},
     room_version::StateResolution,
     state::StateMap,
 };
@@ -40,19 +41,30 @@ pub fn resolve(graph: &EventGraph, states: &[&StateMap], recorder: &mut impl Rec
     if rest.iter().all(|state| state.is_same(first)) {
         return (*first).clone();
     }
+    let mut edits = edits(graph, states, recorder);
+    first.with_distinct_edits(graph, &mut edits)
+}
+
+/// What a state has to be changed by: for each key the event that holds it now, or none. Each key is there once.
+type Edits = Vec<(KeyIndex, Option<EventIndex>)>;
+
+/// Returns what the first of the states has to be changed by to become the resolved one.
+fn edits(graph: &EventGraph, states: &[&StateMap], recorder: &mut impl Recorder) -> Edits {
     let conflict = Conflict::between(graph, states);
-    match graph.rules().state_resolution {
-        StateResolution::V1 => v1::resolve(graph, conflict, recorder),
+    let edits = match graph.rules().state_resolution {
+        StateResolution::V1 => return v1::resolve(graph, conflict, recorder),
         StateResolution::V2 => resolve_v2(graph, &conflict, false, recorder),
         StateResolution::V2_1 => resolve_v2(graph, &conflict, true, recorder),
-    }
+    };
+    steps::record_outcomes(graph, &edits, recorder);
+    edits
 }
 
 /// The algorithm of room versions 2 to 11, and of 12 (`v2_1`).
-fn resolve_v2(graph: &EventGraph, conflict: &Conflict<'_>, v2_1: bool, recorder: &mut impl Recorder) -> StateMap {
+fn resolve_v2(graph: &EventGraph, conflict: &Conflict<'_>, v2_1: bool, recorder: &mut impl Recorder) -> Edits {
     conflict.record(graph, recorder);
     if conflict.is_empty() {
-        return conflict.base().clone();
+        return Edits::new();
     }
     // Definitions: "full conflicted set".
     let conflicted = conflict.events();
@@ -70,28 +82,26 @@ fn resolve_v2(graph: &EventGraph, conflict: &Conflict<'_>, v2_1: bool, recorder:
     //    reverse topological power ordering."
     let power_events = power_order::power_events_and_their_auth_chains(graph, &full_conflicted_set);
     let ordered = power_order::reverse_topological_power_order(graph, &power_events);
-    recorder.record(|| power_order::step(graph, &ordered));
+    recorder.record(|| power_order::step(&ordered));
 
     // 2. "Apply the iterative auth checks algorithm, starting from the unconflicted state map" (version 12: "from an empty state
     //    map"), "to the list of events from the previous step".
     let mut partial = PartialState::new(graph, conflict, !v2_1);
-    let ordered = ordered.into_iter().map(|(_, index)| index);
+    let ordered = ordered.into_iter().map(|ranked| ranked.index);
     auth_checks::iterative_auth_checks(graph, ordered, &mut partial, Phase::PowerEvents, recorder);
 
     // 3. "Take all remaining events that weren't picked in step 1 and order them by the mainline ordering based on the power
     //    level in the partially resolved state obtained in step 2."
     let remaining: Vec<EventIndex> =
         full_conflicted_set.iter().filter(|index| !power_events.contains(*index)).collect();
-    let power_levels = graph.keys().get(event_type::POWER_LEVELS, "").and_then(|key| partial.get(key));
+    let power_levels = partial.get(KeyIndex::POWER_LEVELS);
     let ordered = mainline::mainline_order(graph, remaining, power_levels, recorder);
 
     // 4. "Apply the iterative auth checks algorithm on the partial resolved state and the list of events from the previous step."
     auth_checks::iterative_auth_checks(graph, ordered.into_iter(), &mut partial, Phase::OtherEvents, recorder);
 
     // 5. "Update the result by replacing any event with the event with the same key from the unconflicted state map".
-    let edits = partial.into_edits();
-    steps::record_outcomes(graph, &edits, recorder);
-    conflict.base().with_edits(graph, edits)
+    partial.into_edits()
 }
 
 #[cfg(test)]

@@ -9,10 +9,7 @@ mod explain;
 mod redactions;
 mod verdict;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use self::redactions::{EventsView, RedactionSet, Redactions};
 use sha2::{Digest, Sha256};
@@ -22,17 +19,14 @@ pub use self::{
     verdict::{Check, Outcome, RecordedReason, Verdict},
 };
 use crate::{
-    event::{Content, Event, event_type},
-    event_auth::{
-        AuthEventsAsState, CitedAuthEvent, Refusal, auth_keys_for_event, can_redact_any_event, check_state_dependent,
-        check_state_independent,
-    },
-    graph::{EventGraph, EventIndex, GraphError},
+    event::{Content, Event},
+    event_auth::{AuthState, CitedAuthEvent, Refusal, can_redact_any, check_in_state, check_state_independent},
+    graph::{EventGraph, EventIndex, EventView, GraphError, KeyIndex, StoredEvent},
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
     resolve::{Recorder, Silent, resolve},
     room_version::RoomVersionRules,
-    state::{Fingerprint, NodeRecord, State, StateMap},
+    state::{Fingerprint, NodeIndex, NodeNumbers, NodeRecord, State, StateMap},
 };
 
 /// A room as far as its events are known here.
@@ -46,11 +40,13 @@ pub struct Room {
     /// The accepted events that no accepted event builds on (see [`Position::is_built_on`]).
     forward_extremities: BTreeSet<EventIndex>,
     current_state: StateMap,
+    node_numbers: NodeNumbers,
 }
 
 /// What is known of an event's place in the room.
 #[derive(Debug)]
 struct Position {
+    event: Arc<Event>,
     prev_events: Box<[EventIndex]>,
     outcome: Outcome,
     reason: Option<Box<RecordedReason>>,
@@ -107,6 +103,10 @@ pub enum Effect {
 pub struct PersistEvent {
     /// The event.
     pub event: Arc<Event>,
+    /// Its number in the room.
+    pub index: EventIndex,
+    /// What resolution reads of it.
+    pub stored: StoredEvent,
     /// Its canonical JSON without `unsigned`; redacted if its content hash did not match.
     pub json: Arc<[u8]>,
     /// Whether the content hash matched.
@@ -117,14 +117,21 @@ pub struct PersistEvent {
     pub outcome: Outcome,
     /// Why it was not accepted.
     pub reason: Option<RecordedReason>,
-    /// The state before the event.
-    pub state_before: Fingerprint,
-    /// Snapshot nodes of the states before and after the event and of the current state that were not there yet.
-    pub nodes: Vec<(Fingerprint, NodeRecord)>,
+    /// The root of the state before the event; `None` if that is empty.
+    pub state_before: Option<NodeIndex>,
+    /// The root of the state after the event; `None` if that is empty.
+    pub state_after: Option<NodeIndex>,
+    /// Snapshot nodes of the states before and after the event and of the current state that were not there yet, children before
+    /// parents.
+    pub nodes: Vec<(NodeIndex, NodeRecord)>,
     /// All forward extremities after the event, sorted, if they changed.
     pub forward_extremities: Option<Vec<EventId>>,
-    /// The current state after the event.
-    pub current_state: Fingerprint,
+    /// The root of the current state after the event; `None` if that is empty.
+    pub current_state: Option<NodeIndex>,
+    /// How many nodes have numbers after the event.
+    pub nodes_numbered: u32,
+    /// The room's create event, once there is one.
+    pub create: Option<EventIndex>,
 }
 
 /// Why a room can't go on. Each is a broken invariant or a damaged store, never bad input.
@@ -156,6 +163,7 @@ impl Room {
             redactions: Redactions::default(),
             forward_extremities: BTreeSet::new(),
             current_state: StateMap::new(),
+            node_numbers: NodeNumbers::default(),
         }
     }
 
@@ -183,13 +191,14 @@ impl Room {
             return Ok(Receipt::NeedEvents(missing));
         }
         let prev_events = self.prev_events_of(event)?;
-        let redactions = self.redactions_after(&prev_events);
         let states = self.states_after(&prev_events);
         let resolved = states.windows(2).any(|pair| matches!(pair, [a, b] if !a.is_same(b)));
         let builds_on_all = prev_events.iter().copied().collect::<BTreeSet<_>>() == self.forward_extremities;
-        let state_before = if builds_on_all { self.current_state.clone() } else { self.resolve(&states, &mut Silent) };
-        let verdict = self.judge(pdu, builds_on_all, &state_before, &redactions)?;
-        let judged = self.admit(pdu, prev_events, redactions, state_before, resolved, verdict)?;
+        let state = if builds_on_all { self.current_state.clone() } else { self.resolve(&states, &mut Silent) };
+        let before = Before { redactions: self.redactions_after(&prev_events), prev_events, state };
+        let index = self.number(event)?;
+        let verdict = self.judge(pdu, index, builds_on_all, &before);
+        let judged = self.admit(pdu, index, before, resolved, verdict)?;
         Ok(Receipt::Judged(Box::new(judged)))
     }
 
@@ -221,12 +230,12 @@ impl Room {
 
     /// Returns the events with their outcomes, in the order in which they were judged.
     pub fn events(&self) -> impl Iterator<Item = (&Arc<Event>, Outcome)> {
-        self.graph.iter().map(|(index, event)| (event, self.position(index).outcome))
+        self.positions.iter().map(|position| (&position.event, position.outcome))
     }
 
     /// Returns an event.
     pub fn event(&self, event_id: &EventId) -> Option<&Arc<Event>> {
-        Some(self.graph.event(self.graph.index_of(event_id)?))
+        Some(&self.position(self.graph.index_of(event_id)?).event)
     }
 
     /// Returns an event's outcome.
@@ -252,7 +261,7 @@ impl Room {
     /// Returns the accepted events that no accepted event has as a prev event, sorted.
     pub fn forward_extremities(&self) -> Vec<EventId> {
         let mut ids: Vec<_> =
-            self.forward_extremities.iter().map(|index| self.graph.event(*index).event_id.clone()).collect();
+            self.forward_extremities.iter().map(|index| self.position(*index).event.event_id.clone()).collect();
         ids.sort_unstable();
         ids
     }
@@ -280,7 +289,8 @@ impl Room {
         Fingerprint(hasher.finalize().into())
     }
 
-    /// Puts an event back that the log has, without judging it again. Events come in the order of the log.
+    /// Puts an event back that the log has, without judging it again. Events come in the order of the log, each followed by a
+    /// call of [`restore_state_after`](Self::restore_state_after).
     ///
     /// # Errors
     ///
@@ -294,118 +304,114 @@ impl Room {
     ) -> Result<(), RoomError> {
         let prev_events = self.prev_events_of(pdu.event())?;
         let redactions = self.redactions_after(&prev_events);
-        self.insert(pdu, prev_events, redactions, state_before, outcome, reason.map(Box::new))?;
-        Ok(())
+        let index = self.number(pdu.event())?;
+        self.insert(pdu, index, Before { prev_events, redactions, state: state_before }, outcome, reason.map(Box::new))
     }
 
-    /// Sets the current state of a room whose events were all restored.
-    pub fn restore_current_state(&mut self, state: StateMap) {
+    /// Replaces the state after the event restored last by the same state as it was stored, which shares nodes with others.
+    /// Returns whether it is the same.
+    pub fn restore_state_after(&mut self, state: StateMap) -> bool {
+        let Some(position) = self.positions.last_mut() else { return false };
+        let same = position.state_after.fingerprint(&self.graph) == state.fingerprint(&self.graph);
+        position.state_after = state;
+        same
+    }
+
+    /// Sets the current state of a room whose events were all restored, and how many snapshot nodes have numbers.
+    pub fn restore_current_state(&mut self, state: StateMap, nodes_numbered: u32) {
         self.current_state = state;
+        self.node_numbers = NodeNumbers::after(nodes_numbered);
     }
 
-    fn judge(
-        &self,
-        pdu: &VerifiedPdu,
-        builds_on_all: bool,
-        state_before: &StateMap,
-        redactions: &RedactionSet,
-    ) -> Result<Verdict, RoomError> {
-        let event = pdu.event();
-        let view = EventsView::new(&self.graph, &self.redactions, redactions);
-        if let Err(refusal) = self.check_auth_events(view, event, pdu.authorising_user_signed())? {
-            return Ok(Verdict::Rejected { check: Check::AuthEvents, refusal });
+    /// Gives an event its number. It counts as rejected until it is judged.
+    fn number(&mut self, event: &Event) -> Result<EventIndex, RoomError> {
+        let auth_events = event.auth_events.iter().map(|event_id| self.known(event, event_id));
+        let auth_events: Vec<EventIndex> = auth_events.collect::<Result<_, _>>()?;
+        Ok(self.graph.insert_citing(event, &auth_events).ok_or(GraphError::Full)?)
+    }
+
+    fn judge(&self, pdu: &VerifiedPdu, index: EventIndex, builds_on_all: bool, before: &Before) -> Verdict {
+        let view = EventsView::new(&self.graph, &self.redactions, &before.redactions);
+        if let Err(refusal) = self.check_auth_events(view, pdu, index) {
+            return Verdict::Rejected { check: Check::AuthEvents, refusal };
         }
-        if let Err(refusal) = self.check_state(view, event, state_before)? {
-            return Ok(Verdict::Rejected { check: Check::StateBefore, refusal });
+        let event = self.graph.event(index);
+        if let Err(refusal) = check_in_state(event, &mut InState { view, state: &before.state }) {
+            return Verdict::Rejected { check: Check::StateBefore, refusal };
         }
         // Where the event builds on all forward extremities, the current state is the state before it.
         if builds_on_all {
-            return Ok(Verdict::Accepted);
+            return Verdict::Accepted;
         }
         let redactions = self.redactions_after(&self.forward_extremities);
         let view = EventsView::new(&self.graph, &self.redactions, &redactions);
-        Ok(match self.check_state(view, event, &self.current_state)? {
+        match check_in_state(event, &mut InState { view, state: &self.current_state }) {
             Ok(()) => Verdict::Accepted,
             Err(refusal) => Verdict::SoftFailed(refusal),
-        })
+        }
     }
 
     /// Check 4: the rules about `auth_events`, and the others in the state that these events make up.
-    fn check_auth_events(
-        &self,
-        view: EventsView<'_>,
-        event: &Event,
-        authorising_user_signed: Option<bool>,
-    ) -> Result<Result<(), Refusal>, RoomError> {
-        let mut cited = Vec::with_capacity(event.auth_events.len());
-        for event_id in &event.auth_events {
-            let index = self.known(event, event_id)?;
-            cited.push(CitedAuthEvent { event: view.event(index), rejected: self.graph.is_rejected(index) });
-        }
-        let create = self.graph.create().map(|index| view.event(index));
-        if let Err(refusal) = check_state_independent(self.rules(), event, authorising_user_signed, create, &cited) {
-            return Ok(Err(refusal));
-        }
-        let state = AuthEventsAsState { create, auth_events: &cited };
-        Ok(check_state_dependent(self.rules(), event, &state))
-    }
-
-    /// Checks 5 and 6: the rules in a state.
-    fn check_state(
-        &self,
-        view: EventsView<'_>,
-        event: &Event,
-        state: &StateMap,
-    ) -> Result<Result<(), Refusal>, RoomError> {
-        let create = self.rules().room_id_is_create_hash.then_some((event_type::CREATE, ""));
-        let mut events: Vec<&Event> = Vec::new();
-        for (event_type, state_key) in auth_keys_for_event(self.rules(), event).chain(create) {
-            let key = self.graph.keys().get(event_type, state_key);
-            events.extend(key.and_then(|key| state.get(&self.graph, key)).map(|index| view.event(index)));
-        }
-        Ok(check_state_dependent(self.rules(), event, &events))
+    fn check_auth_events(&self, view: EventsView<'_>, pdu: &VerifiedPdu, index: EventIndex) -> Result<(), Refusal> {
+        let graph = &self.graph;
+        let auth_events = graph.auth_events(index);
+        let cited = auth_events.iter().map(|index| {
+            let event = graph.event(*index);
+            CitedAuthEvent {
+                event_type: graph.name(event.event_type()),
+                state_key: event.state_key().map(|state_key| graph.name(state_key)),
+                room_id: &self.room_id,
+                rejected: graph.is_rejected(*index),
+            }
+        });
+        let cited: Vec<_> = cited.collect();
+        let create = graph.create().map(|index| graph.event_id(index));
+        let signed = pdu.authorising_user_signed();
+        check_state_independent(self.rules(), pdu.event(), signed, create.as_ref(), &cited)?;
+        check_in_state(graph.event(index), &mut AuthEventsAsState { view, auth_events, create: graph.create() })
     }
 
     /// Makes a judged event part of the room and says what is to be stored.
     fn admit(
         &mut self,
         pdu: &VerifiedPdu,
-        prev_events: Box<[EventIndex]>,
-        redactions: RedactionSet,
-        state_before: StateMap,
+        index: EventIndex,
+        before: Before,
         resolved: bool,
         verdict: Verdict,
     ) -> Result<Judged, RoomError> {
         let event = pdu.event().clone();
         let (outcome, reason) = verdict.record(self.rules().version);
-        let mut nodes: BTreeMap<Fingerprint, NodeRecord> = BTreeMap::new();
-        let states = self.states_after(&prev_events);
-        let bases: Vec<&StateMap> = states.iter().chain([&self.current_state]).collect();
-        nodes.extend(state_before.nodes_beyond(&self.graph, &bases));
-
-        let index =
-            self.insert(pdu, prev_events, redactions, state_before.clone(), outcome, reason.clone().map(Box::new))?;
+        let state_before = before.state.clone();
+        self.insert(pdu, index, before, outcome, reason.clone().map(Box::new))?;
         let state_after = self.position(index).state_after.clone();
-        nodes.extend(state_after.nodes_beyond(&self.graph, &[&state_before]));
 
         // An accepted event is a forward extremity now; others change nothing there.
         let extremities_changed = outcome == Outcome::Accepted;
         if extremities_changed {
-            let current_state = self.resolve_extremities();
-            nodes.extend(current_state.nodes_beyond(&self.graph, &[&self.current_state, &state_after]));
-            self.current_state = current_state;
+            self.current_state = self.resolve_extremities();
+        }
+        let stored = self.graph.stored_event(index, event.clone(), self.node_numbers.given());
+        let mut nodes = Vec::new();
+        for state in [&state_before, &state_after, &self.current_state] {
+            state.number_nodes(&self.graph, &mut self.node_numbers, &mut nodes).ok_or(GraphError::Full)?;
         }
         let mut effects = vec![Effect::Persist(Box::new(PersistEvent {
             event: event.clone(),
+            index,
+            stored,
             json: pdu.json().clone(),
             content_hash_matched: pdu.content_hash_matched(),
             authorising_user_signed: pdu.authorising_user_signed(),
             outcome,
             reason,
-            state_before: state_before.fingerprint(&self.graph),
-            nodes: nodes.into_iter().collect(),
+            state_before: state_before.root_number(),
+            state_after: state_after.root_number(),
+            nodes,
             forward_extremities: extremities_changed.then(|| self.forward_extremities()),
-            current_state: self.current_state.fingerprint(&self.graph),
+            current_state: self.current_state.root_number(),
+            nodes_numbered: self.node_numbers.given(),
+            create: self.graph.create(),
         }))];
         if outcome == Outcome::Accepted {
             effects.push(Effect::Publish(event.event_id.clone()));
@@ -416,17 +422,17 @@ impl Room {
     fn insert(
         &mut self,
         pdu: &VerifiedPdu,
-        prev_events: Box<[EventIndex]>,
-        redactions_before: RedactionSet,
-        state_before: StateMap,
+        index: EventIndex,
+        before: Before,
         outcome: Outcome,
         reason: Option<Box<RecordedReason>>,
-    ) -> Result<EventIndex, RoomError> {
-        let event = pdu.event();
+    ) -> Result<(), RoomError> {
+        let event = pdu.event().clone();
+        let may_redact_any = self.may_redact_any(&event, index, &before);
+        let Before { prev_events, redactions: redactions_before, state: state_before } = before;
         let rejected = outcome == Outcome::Rejected;
         let redacted = if rejected { None } else { redactions::redacted_facts(pdu)? };
-        let may_redact_any = self.may_redact_any(event, &state_before, &redactions_before)?;
-        let index = self.graph.insert(event.clone(), redacted, rejected)?;
+        self.graph.judge(index, redacted.as_ref(), rejected)?;
         let redactions = if rejected {
             redactions_before
         } else {
@@ -441,6 +447,7 @@ impl Room {
         }
         let is_built_on = false;
         self.positions.push(Position {
+            event,
             prev_events,
             outcome,
             reason,
@@ -449,7 +456,7 @@ impl Room {
             redactions,
             is_built_on,
         });
-        Ok(index)
+        Ok(())
     }
 
     /// Replaces the extremities that an accepted event builds on, directly or through soft-failed events.
@@ -490,21 +497,14 @@ impl Room {
         RedactionSet::union(events.into_iter().map(|index| &self.position(*index).redactions))
     }
 
-    fn may_redact_any(
-        &self,
-        event: &Event,
-        state_before: &StateMap,
-        redactions: &RedactionSet,
-    ) -> Result<bool, RoomError> {
+    fn may_redact_any(&self, event: &Event, index: EventIndex, before: &Before) -> bool {
         if !matches!(event.content, Content::Redaction(_)) {
-            return Ok(false);
+            return false;
         }
-        let view = EventsView::new(&self.graph, &self.redactions, redactions);
-        let Some(create) = self.graph.create() else { return Ok(false) };
-        let power_levels = self.graph.keys().get(event_type::POWER_LEVELS, "");
-        let power_levels =
-            power_levels.and_then(|key| state_before.get(&self.graph, key)).map(|index| view.event(index));
-        Ok(can_redact_any_event(self.rules(), view.event(create), power_levels, event.sender.as_str()))
+        let view = EventsView::new(&self.graph, &self.redactions, &before.redactions);
+        let Some(create) = self.graph.create() else { return false };
+        let power_levels = before.state.get(&self.graph, KeyIndex::POWER_LEVELS).map(|index| view.event(index));
+        can_redact_any(view.event(create), power_levels, self.graph.event(index).sender())
     }
 
     fn prev_events_of(&self, event: &Event) -> Result<Box<[EventIndex]>, RoomError> {
@@ -519,6 +519,42 @@ impl Room {
     #[allow(clippy::indexing_slicing, reason = "every event of the graph gets its position when it is inserted")]
     fn position(&self, index: EventIndex) -> &Position {
         &self.positions[index.as_usize()]
+    }
+}
+
+/// What an event builds on.
+struct Before {
+    prev_events: Box<[EventIndex]>,
+    redactions: RedactionSet,
+    state: StateMap,
+}
+
+/// A state, its events as they stand in a view.
+struct InState<'g> {
+    view: EventsView<'g>,
+    state: &'g StateMap,
+}
+
+impl<'g> AuthState<'g> for InState<'g> {
+    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>> {
+        Some(self.view.event(self.state.get(self.view.graph(), key)?))
+    }
+}
+
+/// The state that an event's own auth events make up: what check 4 of "Checks performed on receipt of a PDU" looks at.
+struct AuthEventsAsState<'g> {
+    view: EventsView<'g>,
+    /// Without duplicates.
+    auth_events: &'g [EventIndex],
+    /// The create event of the room; looked at if the auth events have none, as in room version 12.
+    create: Option<EventIndex>,
+}
+
+impl<'g> AuthState<'g> for AuthEventsAsState<'g> {
+    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>> {
+        let graph = self.view.graph();
+        let mut cited = self.auth_events.iter().copied().chain(self.create);
+        cited.find(|index| graph.key(*index) == Some(key)).map(|index| self.view.event(index))
     }
 }
 

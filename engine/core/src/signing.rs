@@ -22,7 +22,7 @@ mod base64;
 mod key;
 mod key_ring;
 
-pub(crate) use self::base64::decode_base64_array;
+pub(crate) use self::base64::{Base64Alphabet, decode_base64_array};
 pub use self::{
     base64::{decode_base64, encode_base64, encode_base64_url_safe},
     key::{InvalidSignature, InvalidVerifyKey, SigningKey, VerifyKey},

@@ -1,8 +1,9 @@
 //! Room state as a persistent map from state key to event, with a 32-byte fingerprint.
 //!
-//! The map is a trie over the SHA-256 of the key, 16 ways at each step. Its shape depends on the content alone: a subtree that
-//! holds one entry is that entry, so the same entries always give the same tree and the same fingerprint, whatever edits led to
-//! it. Nodes are shared between versions: an edit makes O(log n) new nodes, and comparing maps skips every subtree they share.
+//! The map is a trie over the SHA-256 of the key, 16 ways at each step, with up to 64 entries in a leaf. Its shape depends on the
+//! content alone: a subtree with no more entries than that is a leaf, so the same entries always give the same tree, whatever
+//! edits led to it. Nodes are shared between versions: an edit makes O(log n) new nodes, and comparing maps skips every subtree
+//! they share.
 //!
 //! Inside, keys and events are the dense numbers of the room's [`EventGraph`]; a [`State`] puts both together and speaks of state
 //! keys and event ids.
@@ -10,6 +11,7 @@
 mod compare;
 mod node;
 mod record;
+mod stored;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -17,7 +19,9 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use self::compare::conflicts;
 use self::node::Slot;
-pub use self::record::{NodeCache, NodeRecord, StateLoader, UnusableNode};
+pub use self::record::{
+    EntryRecord, NodeCache, NodeContent, NodeIndex, NodeNumbers, NodeRecord, StateLoader, UnusableNode,
+};
 use crate::{
     event::StateKey,
     graph::{EventGraph, EventIndex, KeyIndex},
@@ -29,7 +33,8 @@ use crate::{
 /// An entry's is the SHA-256 of `00`, type, state key and event id, each of the first two after its length as four bytes, big
 /// endian. A branch's is that of `01`, the 16-bit map of its children (big endian, child 0 in the lowest bit) and the children's
 /// fingerprints in order. The empty state's is that of `02`. Children are chosen by the four-bit digits, highest first, of the
-/// SHA-256 of the type's length, the type and the state key.
+/// SHA-256 of the type's length, the type and the state key; an entry stands as high as it is alone. (How nodes lie in memory and on
+/// disk has no influence: a leaf of several entries has the fingerprint of the branch that they would be.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -112,16 +117,16 @@ impl StateMap {
 
     /// Returns the event that holds a key. O(log n).
     pub fn get(&self, graph: &EventGraph, key: KeyIndex) -> Option<EventIndex> {
-        self.root.get(graph.keys(), key)
+        self.root.get(graph, key)
     }
 
     /// Returns what holds a key with what it holds in another state of the room, for each key at which they differ, sorted by key.
     pub fn differences(&self, graph: &EventGraph, other: &Self) -> Vec<Difference> {
         let mut found = Vec::new();
-        let id = |index: &Option<EventIndex>| index.map(|index| graph.event(index).event_id.clone());
+        let id = |index: &Option<EventIndex>| index.map(|index| graph.event_id(index));
         conflicts(graph, &[self, other], &mut |key, held| {
             if let [left, right] = held {
-                found.push(Difference { key: graph.state_key(key).clone(), left: id(left), right: id(right) });
+                found.push(Difference { key: graph.state_key(key), left: id(left), right: id(right) });
             }
         });
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -139,8 +144,8 @@ impl StateMap {
     /// Nodes on the way of several edits are made once: O(e log n) for e edits at the most.
     #[must_use]
     pub fn with_edits(&self, graph: &EventGraph, mut edits: Vec<(KeyIndex, Option<EventIndex>)>) -> Self {
-        let keys = graph.keys();
-        edits.sort_by(|(a, _), (b, _)| keys.compare_paths(*a, *b));
+        // Stable, so that of several edits of a key the last stays the last.
+        edits.sort_by_key(|(key, _)| *key);
         edits.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
             if same {
@@ -148,22 +153,36 @@ impl StateMap {
             }
             same
         });
-        Self { root: self.root.with_edits(keys, &edits, 0) }
+        self.with_distinct_edits(graph, &mut edits)
     }
 
-    /// Returns the entries, in the order of the tree. O(n) for all of them.
+    /// As [`with_edits`](Self::with_edits), for edits with each key once. Fastest if they are in the order in which comparing this
+    /// state with others found the keys.
+    pub(crate) fn with_distinct_edits(&self, graph: &EventGraph, edits: &mut [(KeyIndex, Option<EventIndex>)]) -> Self {
+        Self { root: self.root.with_edits(graph.keys(), edits, 0) }
+    }
+
+    /// Returns the entries, in no particular order. O(n) for all of them.
     pub fn iter(&self) -> impl Iterator<Item = (KeyIndex, EventIndex)> {
         self.root.entries()
     }
 
     /// Returns the entries whose events have this number or a higher one. Subtrees without any are not visited.
-    pub fn entries_since(&self, lowest: EventIndex) -> impl Iterator<Item = (KeyIndex, EventIndex)> {
-        self.root.entries_since(lowest)
+    pub fn entries_since(
+        &self,
+        graph: &EventGraph,
+        lowest: EventIndex,
+    ) -> impl Iterator<Item = (KeyIndex, EventIndex)> + use<'_> {
+        let stored = match &self.root {
+            Slot::Stored(root) => stored::entries_since(graph, *root, lowest),
+            _ => Vec::new(),
+        };
+        self.root.entries_since(lowest).chain(stored)
     }
 
     /// Returns the fingerprint. Each node's is computed once.
     pub fn fingerprint(&self, graph: &EventGraph) -> Fingerprint {
-        self.root.fingerprint(graph)
+        self.root.fingerprint(graph, 0).unwrap_or_else(Fingerprint::of_empty)
     }
 }
 
@@ -212,19 +231,19 @@ impl<'a> State<'a> {
     }
 
     /// Returns the event that holds a key. Costs one hash and O(log n) steps.
-    pub fn get(&self, event_type: &str, state_key: &str) -> Option<&'a EventId> {
+    pub fn get(&self, event_type: &str, state_key: &str) -> Option<EventId> {
         let key = self.graph.keys().get(event_type, state_key)?;
-        self.map.get(self.graph, key).map(|index| &self.graph.event(index).event_id)
+        self.map.get(self.graph, key).map(|index| self.graph.event_id(index))
     }
 
-    /// Returns the entries, in the order of the tree.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a StateKey, &'a EventId)> + use<'a> {
+    /// Returns the entries, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (StateKey, EventId)> + use<'a> {
         let graph = self.graph;
-        self.map.iter().map(move |(key, index)| (graph.keys().key(key), &graph.event(index).event_id))
+        self.map.iter().map(move |(key, index)| (graph.state_key(key), graph.event_id(index)))
     }
 
     /// Returns the entries sorted by type, then state key. O(n log n).
-    pub fn sorted_entries(&self) -> Vec<(&'a StateKey, &'a EventId)> {
+    pub fn sorted_entries(&self) -> Vec<(StateKey, EventId)> {
         let mut entries: Vec<_> = self.iter().collect();
         entries.sort_unstable();
         entries
@@ -232,12 +251,13 @@ impl<'a> State<'a> {
 
     /// Returns the entries as a map.
     pub fn to_map(&self) -> BTreeMap<StateKey, EventId> {
-        self.iter().map(|(key, event_id)| (key.clone(), event_id.clone())).collect()
+        self.iter().collect()
     }
 
     /// Returns the digest of the entries as files of recorded rooms have it, see [`entries_sha256`].
     pub fn entries_sha256(&self) -> Fingerprint {
-        entries_sha256(self.sorted_entries())
+        let entries = self.sorted_entries();
+        entries_sha256(entries.iter().map(|(key, event_id)| (key, event_id)))
     }
 }
 

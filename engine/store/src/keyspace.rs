@@ -40,10 +40,12 @@ keyspaces! {
     Events = 4, "events";
     /// What followed from a room's events, in the order of the log.
     Timelines = 5, "timelines";
-    /// Nodes of the trees that snapshots share, by their hash.
+    /// Nodes of the trees that snapshots share, by room and number.
     SnapshotNodes = 6, "snapshot_nodes";
     /// Where rooms stand: forward extremities and current state.
     Extremities = 7, "extremities";
+    /// What resolution reads of events, by room and number: the auth-chain index.
+    EventFacts = 8, "event_facts";
 }
 
 impl Keyspace {
@@ -82,7 +84,8 @@ mod tests {
                 (4, "events"),
                 (5, "timelines"),
                 (6, "snapshot_nodes"),
-                (7, "extremities")
+                (7, "extremities"),
+                (8, "event_facts")
             ]
         );
         assert_eq!(Keyspace::from_byte(0), None);

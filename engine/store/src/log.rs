@@ -4,7 +4,9 @@
 //! snapshot nodes, extremities) is computed from it by the core, stored in the same batch as the entry, and can be dropped and
 //! computed again with the same result. `docs/data-layout.md` draws every key and record.
 
+mod event_facts;
 mod records;
+mod resolve;
 mod rooms;
 mod verify;
 
@@ -15,18 +17,22 @@ use std::{
 
 use bytes::Bytes;
 use ravel_core::{
+    graph::EventIndex,
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
     room::{Effect, PersistEvent, Receipt, Room, RoomError},
     room_version::{RoomVersion, RoomVersionRules},
-    state::UnusableNode,
+    state::{NodeIndex, UnusableNode},
 };
 
+use self::event_facts::EventFactsRecord;
 use self::records::{
-    EventRecord, ExtremitiesRecord, Head, LogEntry, ReasonRecord, RoomRecord, SnapshotNodeRecord, TimelineRecord, key,
-    outcome_to_byte,
+    EventRecord, ExtremitiesRecord, Head, LogEntry, RoomRecord, SnapshotNodeRecord, TimelineRecord, key,
 };
-pub use self::verify::{Finding, Verification};
+pub use self::{
+    resolve::StoredResolution,
+    verify::{Finding, Verification},
+};
 use crate::{Batch, Committed, Durability, KeyRange, Keyspace, Scan, Store, StoreError, StoreExt, codec};
 
 /// Why the log can't do what was asked.
@@ -57,6 +63,8 @@ pub enum LogError {
         #[source]
         source: PduError,
     },
+    #[error("the records of {room_id} do not fit together; `ravel rebuild` computes them again")]
+    BadRoom { room_id: RoomId },
     #[error("{event_id}: {what} in the projections; `ravel rebuild` computes them again")]
     BadProjection { event_id: EventId, what: &'static str },
     #[error("the snapshots of {room_id} are damaged ({source}); `ravel rebuild` computes them again")]
@@ -70,8 +78,14 @@ pub enum LogError {
 }
 
 /// The projections, each dropped and computed again by [`EventLog::rebuild`].
-const PROJECTIONS: [Keyspace; 5] =
-    [Keyspace::Rooms, Keyspace::Timelines, Keyspace::Events, Keyspace::SnapshotNodes, Keyspace::Extremities];
+const PROJECTIONS: [Keyspace; 6] = [
+    Keyspace::Rooms,
+    Keyspace::Timelines,
+    Keyspace::Events,
+    Keyspace::EventFacts,
+    Keyspace::SnapshotNodes,
+    Keyspace::Extremities,
+];
 
 /// How many entries of the log are read at a time.
 const LOG_PAGE: usize = 1024;
@@ -383,20 +397,18 @@ impl Append {
 
 /// Adds what follows from an event to a batch.
 fn project(batch: &mut Batch, room: u32, sequence: u64, event: &PersistEvent) -> Result<(), LogError> {
-    let timeline = TimelineRecord {
-        outcome: outcome_to_byte(event.outcome),
-        reason: event.reason.as_ref().map(ReasonRecord::of),
-        state_before: event.state_before.0,
-    };
-    batch.put_record(key::timeline(room, sequence), &timeline)?;
-    batch.put_record(key::event(room, &event.event.event_id), &EventRecord { sequence })?;
-    for (fingerprint, node) in &event.nodes {
-        batch.put_record(key::node(room, fingerprint), &SnapshotNodeRecord::of(node))?;
+    batch.put_record(key::timeline(room, sequence), &TimelineRecord::of(event))?;
+    batch
+        .put_record(key::event(room, &event.event.event_id), &EventRecord { sequence, number: event.index.number() })?;
+    batch.put_record(key::event_facts(room, event.index), &EventFactsRecord::of(&event.stored))?;
+    for (number, node) in &event.nodes {
+        batch.put_record(key::node(room, *number), &SnapshotNodeRecord::of(node))?;
     }
     if let Some(extremities) = &event.forward_extremities {
         let record = ExtremitiesRecord {
             forward_extremities: extremities.iter().map(ToString::to_string).collect(),
-            current_state: event.current_state.0,
+            current_state: event.current_state.map(NodeIndex::number),
+            create: event.create.map(EventIndex::number),
         };
         batch.put_record(key::room(room), &record)?;
     }

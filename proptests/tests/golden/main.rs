@@ -3,6 +3,8 @@
 
 mod recorded_rooms;
 mod spec_vectors;
+#[path = "../shared/stored_resolution.rs"]
+mod stored_resolution;
 
 use std::path::{Path, PathBuf};
 

@@ -13,3 +13,5 @@ mod replay;
 mod security_cases;
 mod state_map;
 mod storage;
+#[path = "../shared/stored_resolution.rs"]
+mod stored_resolution;

@@ -9,8 +9,7 @@ use std::{
 use ravel_core::{
     event::{Content, Event, StateKey, event_type},
     event_auth::{
-        AuthEventsAsState, CitedAuthEvent, auth_types_for_event, can_redact_any_event, check_state_dependent,
-        check_state_independent,
+        CitedAuthEvent, auth_types_for_event, can_redact_any_event, check_state_dependent, check_state_independent,
     },
     id::EventId,
     pdu::VerifiedPdu,
@@ -100,15 +99,16 @@ impl PlainReducer<'_> {
 
     fn passes_auth_events(&self, pdu: &VerifiedPdu, redacted: &BTreeSet<EventId>) -> bool {
         let (event, rules) = (pdu.event(), self.resolution.rules);
-        let cited = event.auth_events.iter().map(|id| CitedAuthEvent {
-            event: self.view(id, redacted),
-            rejected: self.resolution.rejected.contains(id),
-        });
-        let auth_events: Vec<CitedAuthEvent<'_>> = cited.collect();
+        let cited: Vec<&Event> = event.auth_events.iter().map(|id| self.view(id, redacted)).collect();
+        let rejected = |id| self.resolution.rejected.contains(id);
+        let auth_events =
+            event.auth_events.iter().zip(&cited).map(|(id, cited)| CitedAuthEvent::new(cited, rejected(id)));
+        let auth_events: Vec<CitedAuthEvent<'_>> = auth_events.collect();
         let create = self.outcomes.contains_key(&self.resolution.create);
         let create = create.then(|| self.view(&self.resolution.create, redacted));
-        let state = AuthEventsAsState { create, auth_events: &auth_events };
-        check_state_independent(rules, event, pdu.authorising_user_signed(), create, &auth_events).is_ok()
+        let create_id = create.map(|create| &create.event_id);
+        let state: Vec<&Event> = cited.into_iter().chain(create).collect();
+        check_state_independent(rules, event, pdu.authorising_user_signed(), create_id, &auth_events).is_ok()
             && check_state_dependent(rules, event, &state).is_ok()
     }
 

@@ -17,6 +17,7 @@ use ravel_proptests::{
 use ravel_store::{Bytes, Durability, KeyRange, Keyspace, MemoryStore, Scan, Store, StoreExt, block_on, log::EventLog};
 
 use crate::replay::{Everything, decided_by_the_dag, delivered, empty_room, persist};
+use crate::stored_resolution;
 
 /// All that a store holds.
 type Contents = BTreeMap<Keyspace, Vec<(Bytes, Bytes)>>;
@@ -109,6 +110,7 @@ fn check_store(store: &Arc<dyn Store>, arrivals: &Arrivals, choices: &mut Choice
     let log = block_on(EventLog::open(store.clone())).unwrap();
     for room in &rooms {
         loaded(&log, room);
+        stored_resolution::check(&log, room);
     }
     contents_before
 }

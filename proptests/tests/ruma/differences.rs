@@ -123,7 +123,7 @@ fn create_is_accepted(version: RoomVersion, content: &str, second: bool) -> [boo
         room.add((ALICE, CREATE, "", &format!(r#"{{"creator":"{ALICE}","room_version":"{version}"}}"#)), &[]);
     }
     let place = room.add((ALICE, CREATE, "", content), &[]);
-    let create = second.then(|| room.event(0));
+    let create = second.then(|| &room.event(0).event_id);
     let cited: &[CitedAuthEvent<'_>] = &[];
     let ravel = check_state_independent(version.rules(), room.event(place), None, create, cited).is_ok();
     let ruma = room.ruma();

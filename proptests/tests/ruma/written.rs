@@ -113,7 +113,7 @@ impl Written {
     pub(crate) fn resolve_by_ravel(&self, states: &[plain::State]) -> plain::State {
         let mut graph = EventGraph::new(self.version.rules());
         for (_, event, rejected) in &self.events {
-            graph.insert(event.clone().into(), None, *rejected).unwrap();
+            graph.insert(event, None, *rejected).unwrap();
         }
         let maps: Vec<StateMap> = states.iter().map(|state| plain::number(&graph, state)).collect();
         State::new(&graph, &resolve(&graph, &maps.iter().collect::<Vec<_>>(), &mut Silent)).to_map()

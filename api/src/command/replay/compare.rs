@@ -54,7 +54,7 @@ pub(super) fn merges(
 
 fn is_equal(ours: State<'_>, recorded: &BTreeMap<StateKey, EventId>) -> bool {
     ours.len() == recorded.len()
-        && recorded.iter().all(|(key, event_id)| ours.get(&key.event_type, &key.state_key) == Some(event_id))
+        && recorded.iter().all(|(key, event_id)| ours.get(&key.event_type, &key.state_key).as_ref() == Some(event_id))
 }
 
 fn differences(ours: State<'_>, recorded: &BTreeMap<StateKey, EventId>) -> String {

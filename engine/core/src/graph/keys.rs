@@ -1,115 +1,166 @@
 //! The state keys of a room, numbered.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::cmp::Ordering;
 
 use hashbrown::HashTable;
 use sha2::{Digest, Sha256};
 
+use super::{
+    column::Column,
+    names::{NameIndex, NameTable},
+    number::dense_number,
+};
 use crate::event::StateKey;
 
-/// A dense local number for a state key of a room. It never leaves the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyIndex(u32);
-
-impl KeyIndex {
-    pub(crate) fn as_usize(self) -> usize {
-        self.0 as usize
-    }
+dense_number! {
+    /// A dense local number for a state key of a room. It never leaves the process.
+    pub KeyIndex
 }
 
-/// Where a key stands in the trees of states: the digits of its SHA-256, four bits each, highest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PathPrefix(u64);
+impl KeyIndex {
+    /// `("m.room.create", "")`
+    pub(crate) const CREATE: Self = Self::known(0);
+    /// `("m.room.power_levels", "")`
+    pub(crate) const POWER_LEVELS: Self = Self::known(1);
+    /// `("m.room.join_rules", "")`
+    pub(crate) const JOIN_RULES: Self = Self::known(2);
+}
 
-/// How many of them are kept; the others are computed again where two keys agree in all of these.
-const PREFIX_DIGITS: usize = 16;
+/// How many digits of a key's path are kept; the others are computed again where two keys agree in all of these.
+const PREFIX_DIGITS: usize = 8;
 
 #[derive(Debug)]
 struct Entry {
-    key: StateKey,
-    prefix: PathPrefix,
+    event_type: NameIndex,
+    state_key: NameIndex,
+    /// Where the key stands in the trees of states: the first digits of its SHA-256, four bits each, highest first.
+    path_prefix: u32,
 }
 
-/// The state keys of a room, each once.
-#[derive(Debug, Default)]
+/// The state keys of a room, each once, and the strings they are made of.
+#[derive(Debug)]
 pub(crate) struct KeyTable {
-    entries: Vec<Entry>,
-    by_hash: HashTable<u32>,
+    names: NameTable,
+    entries: Column<Entry>,
+    /// All but those of member events, which their names know.
+    by_names: HashTable<KeyIndex>,
+}
+
+impl Default for KeyTable {
+    fn default() -> Self {
+        let mut keys = Self { names: NameTable::default(), entries: Column::default(), by_names: HashTable::new() };
+        for event_type in [NameIndex::CREATE, NameIndex::POWER_LEVELS, NameIndex::JOIN_RULES] {
+            keys.intern(event_type, NameIndex::EMPTY);
+        }
+        keys
+    }
 }
 
 impl KeyTable {
+    pub(crate) fn names(&self) -> &NameTable {
+        &self.names
+    }
+
+    pub(super) fn names_mut(&mut self) -> &mut NameTable {
+        &mut self.names
+    }
+
     /// Returns the number of a key, if it has one.
     pub(crate) fn get(&self, event_type: &str, state_key: &str) -> Option<KeyIndex> {
-        self.find(prefix_of(event_type, state_key), event_type, state_key)
+        self.find(self.names.get(event_type)?, self.names.get(state_key)?)
+    }
+
+    /// Returns the key of a user's member event, if it has a number.
+    pub(crate) fn member(&self, user: NameIndex) -> Option<KeyIndex> {
+        self.names.member_key(user)
     }
 
     /// Returns the number of a key, giving it the next one if it has none; `None` if there is none left.
-    pub(crate) fn intern(&mut self, event_type: &str, state_key: &str) -> Option<KeyIndex> {
-        let prefix = prefix_of(event_type, state_key);
-        if let Some(found) = self.find(prefix, event_type, state_key) {
+    pub(crate) fn intern(&mut self, event_type: NameIndex, state_key: NameIndex) -> Option<KeyIndex> {
+        if let Some(found) = self.find(event_type, state_key) {
             return Some(found);
         }
-        let index = u32::try_from(self.entries.len()).ok()?;
-        // Most keys of a room are of one type.
-        let event_type = match self.entries.last() {
-            Some(last) if &*last.key.event_type == event_type => last.key.event_type.clone(),
-            _ => Arc::from(event_type),
-        };
-        self.entries.push(Entry { key: StateKey { event_type, state_key: state_key.into() }, prefix });
-        let entries = &self.entries;
-        self.by_hash
-            .insert_unique(prefix.0, index, |index| entries.get(*index as usize).map_or(0, |entry| entry.prefix.0));
-        Some(KeyIndex(index))
+        let index = KeyIndex::from_usize(self.entries.len())?;
+        let path = path_of(self.names.text(event_type), self.names.text(state_key));
+        let path_prefix = path.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        self.entries.push(Entry { event_type, state_key, path_prefix });
+        if event_type == NameIndex::MEMBER {
+            self.names.set_member_key(state_key, index);
+        } else {
+            let Self { entries, by_names, .. } = self;
+            by_names.insert_unique(hash_of(event_type, state_key), index, |index| {
+                entries.get(index.as_usize()).map_or(0, |entry| hash_of(entry.event_type, entry.state_key))
+            });
+        }
+        Some(index)
     }
 
-    pub(crate) fn key(&self, index: KeyIndex) -> &StateKey {
-        &self.entry(index).key
+    /// Returns the state key of a key.
+    pub(crate) fn state_key(&self, index: KeyIndex) -> NameIndex {
+        self.entry(index).state_key
+    }
+
+    /// Returns type and state key.
+    pub(crate) fn texts(&self, index: KeyIndex) -> (&str, &str) {
+        let entry = self.entry(index);
+        (self.names.text(entry.event_type), self.names.text(entry.state_key))
+    }
+
+    pub(crate) fn key(&self, index: KeyIndex) -> StateKey {
+        let (event_type, state_key) = self.texts(index);
+        StateKey::new(event_type, state_key)
     }
 
     /// Returns the digit that chooses the child at a depth.
     pub(crate) fn digit(&self, index: KeyIndex, depth: usize) -> u8 {
-        let entry = self.entry(index);
         if depth < PREFIX_DIGITS {
-            return (entry.prefix.0 >> (60 - 4 * depth) & 15) as u8;
+            return (self.entry(index).path_prefix >> (28 - 4 * depth) & 15) as u8;
         }
-        let hash = hash_of(&entry.key.event_type, &entry.key.state_key);
-        let byte = hash.get(depth / 2).copied().unwrap_or(0);
+        let byte = self.path(index).get(depth / 2).copied().unwrap_or(0);
         if depth.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
+    }
+
+    /// Returns the first eight digits of a key's path.
+    pub(crate) fn path_prefix(&self, index: KeyIndex) -> u32 {
+        self.entry(index).path_prefix
     }
 
     /// Compares two keys by their paths.
     pub(crate) fn compare_paths(&self, a: KeyIndex, b: KeyIndex) -> Ordering {
-        let (left, right) = (self.entry(a), self.entry(b));
-        left.prefix.cmp(&right.prefix).then_with(|| {
-            if a == b {
-                return Ordering::Equal;
-            }
-            let hash = |entry: &Entry| hash_of(&entry.key.event_type, &entry.key.state_key);
-            hash(left).cmp(&hash(right))
-        })
+        self.entry(a)
+            .path_prefix
+            .cmp(&self.entry(b).path_prefix)
+            .then_with(|| if a == b { Ordering::Equal } else { self.path(a).cmp(&self.path(b)) })
     }
 
-    fn find(&self, prefix: PathPrefix, event_type: &str, state_key: &str) -> Option<KeyIndex> {
-        let found = self.by_hash.find(prefix.0, |index| {
-            self.entries.get(*index as usize).is_some_and(|entry| {
-                entry.prefix == prefix && &*entry.key.state_key == state_key && &*entry.key.event_type == event_type
-            })
-        });
-        found.copied().map(KeyIndex)
+    fn path(&self, index: KeyIndex) -> [u8; 32] {
+        let (event_type, state_key) = self.texts(index);
+        path_of(event_type, state_key)
     }
 
-    #[allow(clippy::indexing_slicing, reason = "numbers are made by `intern` alone, and entries are never taken away")]
+    fn find(&self, event_type: NameIndex, state_key: NameIndex) -> Option<KeyIndex> {
+        if event_type == NameIndex::MEMBER {
+            return self.names.member_key(state_key);
+        }
+        let is_it = |index: &KeyIndex| {
+            let entry = self.entry(*index);
+            (entry.event_type, entry.state_key) == (event_type, state_key)
+        };
+        self.by_names.find(hash_of(event_type, state_key), is_it).copied()
+    }
+
     fn entry(&self, index: KeyIndex) -> &Entry {
-        &self.entries[index.as_usize()]
+        self.entries.at(index.as_usize())
     }
 }
 
-fn prefix_of(event_type: &str, state_key: &str) -> PathPrefix {
-    let hash = hash_of(event_type, state_key);
-    PathPrefix(hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+/// The numbers are given out here, so nobody can choose them to collide.
+fn hash_of(event_type: NameIndex, state_key: NameIndex) -> u64 {
+    let both = (event_type.as_usize() as u64) << 32 ^ state_key.as_usize() as u64;
+    (both ^ both >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn hash_of(event_type: &str, state_key: &str) -> [u8; 32] {
+fn path_of(event_type: &str, state_key: &str) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(u32::try_from(event_type.len()).unwrap_or(u32::MAX).to_be_bytes());
     hasher.update(event_type);

@@ -1,12 +1,9 @@
 //! The iterative auth checks.
 
-use smallvec::SmallVec;
-
 use super::{PartialState, Phase, Recorder, Step};
 use crate::{
-    event::Event,
-    event_auth::{StateLookup, check_state_dependent},
-    graph::{EventGraph, EventIndex},
+    event_auth::{AuthState, check_in_state},
+    graph::{EventGraph, EventIndex, EventView, KeyIndex},
 };
 
 /// Applies the *iterative auth checks algorithm*: each event in order that the authorization rules allow in the state so far is
@@ -24,44 +21,34 @@ pub(super) fn iterative_auth_checks(
 ) {
     for index in events {
         let Some(key) = graph.key(index) else { continue };
-        let event = graph.event(index);
         // An event that was rejected when it was received never gets into the state. Only a peer's state can name it.
         let result = (!graph.is_rejected(index)).then(|| {
-            let state = state_for(graph, index, partial);
-            check_state_dependent(graph.rules(), event, &state)
+            let mut state = StateSoFar { graph, partial, auth_events: graph.auth_events(index) };
+            check_in_state(graph.event(index), &mut state)
         });
         if result == Some(Ok(())) {
             partial.set(key, index);
         }
-        recorder.record(|| Step::Check {
-            phase,
-            event_id: event.event_id.clone(),
-            key: graph.state_key(key).clone(),
-            result,
+        recorder.record(|| Step::Check { phase, event_id: graph.event_id(index), key: graph.state_key(key), result });
+    }
+}
+
+/// What the rules may ask for: the partially resolved state, then the event's own auth events, which count only where the state
+/// has nothing.
+struct StateSoFar<'g, 'p, 'b> {
+    graph: &'g EventGraph,
+    partial: &'p mut PartialState<'b>,
+    auth_events: &'g [EventIndex],
+}
+
+impl<'g> AuthState<'g> for StateSoFar<'g, '_, '_> {
+    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>> {
+        let graph = self.graph;
+        let counts = |index: &EventIndex| !graph.is_rejected(*index);
+        let found = self.partial.get(key).filter(counts).or_else(|| {
+            let mut auth_events = self.auth_events.iter().copied().chain(graph.create());
+            auth_events.find(|index| graph.key(*index) == Some(key) && counts(index))
         });
-    }
-}
-
-/// Returns the events that the rules may ask for: those of the partially resolved state, then the event's own auth events, which
-/// count only where the state has nothing.
-fn state_for<'a>(graph: &'a EventGraph, index: EventIndex, partial: &mut PartialState<'_>) -> FewEvents<'a> {
-    let mut state = FewEvents::default();
-    for key in graph.auth_keys(index) {
-        state.0.extend(partial.get(*key).filter(|index| !graph.is_rejected(*index)).map(|index| &**graph.event(index)));
-    }
-    if state.0.len() < graph.auth_keys(index).len() {
-        let auth_events = graph.auth_events(index).iter().copied().chain(graph.create());
-        state.0.extend(auth_events.filter(|index| !graph.is_rejected(*index)).map(|index| &**graph.event(index)));
-    }
-    state
-}
-
-/// A handful of state events; of two with the same key the first counts.
-#[derive(Default)]
-pub(crate) struct FewEvents<'a>(pub(crate) SmallVec<[&'a Event; 12]>);
-
-impl StateLookup for FewEvents<'_> {
-    fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        self.0.iter().copied().find(|event| event.is_state(event_type, state_key))
+        found.map(|index| graph.event(index))
     }
 }

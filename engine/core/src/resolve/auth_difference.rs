@@ -1,9 +1,7 @@
 //! The auth difference and the conflicted state subgraph.
 
-use hashbrown::{HashMap, HashSet};
-
-use super::{EventSet, conflict::Conflict, index_hash::IndexHashes};
-use crate::graph::{EventGraph, EventIndex, KeyIndex};
+use super::{EventSet, conflict::Conflict, number_map::NumberMap};
+use crate::graph::{EventGraph, EventIndex};
 
 /// Returns the auth difference, without the events of the conflicted state set itself.
 ///
@@ -17,7 +15,7 @@ use crate::graph::{EventGraph, EventIndex, KeyIndex};
 /// An event that the states' common part cites is in every chain, so walking from the conflicted events alone finds candidates,
 /// and only if there are any, the common part is looked at too.
 pub(super) fn auth_difference(graph: &EventGraph, conflict: &Conflict<'_>, conflicted: &EventSet) -> EventSet {
-    let mut candidates = chains_of_some(graph, conflict);
+    let mut candidates = chains_of_some(graph, conflict, conflicted);
     candidates.retain(|index| !conflicted.contains(*index));
     let mut difference: EventSet = candidates.into_iter().collect();
     exclude_chain_of_common_state(graph, conflict, &mut difference);
@@ -25,53 +23,111 @@ pub(super) fn auth_difference(graph: &EventGraph, conflict: &Conflict<'_>, confl
 }
 
 /// Returns the events that the conflicted events of some states lead to, but not those of all.
-fn chains_of_some(graph: &EventGraph, conflict: &Conflict<'_>) -> Vec<EventIndex> {
-    let full = StateSet::full(conflict.states());
-    // Which states' chains hold an event. From the highest number down, every event is seen after all that cite it.
-    let mut chains: HashMap<EventIndex, StateSet, IndexHashes> = HashMap::default();
-    let mut reached = EventSet::default();
-    // How many of the reached events are not in all chains. When there are none, all that is left is in all.
-    let mut partial = 0_usize;
-    let reach = |reached: &mut EventSet, chains: &mut HashMap<_, StateSet, _>, index, by: &StateSet| {
-        let new = reached.insert(index);
-        let set = chains.entry(index).or_insert_with(|| StateSet::none(conflict.states()));
-        let was_full = !new && *set == full;
-        set.add_all(by);
-        match (new, was_full, *set == full) {
-            (true, _, false) => 1,
-            (false, false, true) => -1,
-            _ => 0_isize,
-        }
-    };
+fn chains_of_some(graph: &EventGraph, conflict: &Conflict<'_>, conflicted: &EventSet) -> Vec<EventIndex> {
+    // From the highest number down, every event is seen after all that cite it.
+    let mut walk = Walk::new(conflict.states(), conflicted);
     for (_, values) in conflict.iter() {
         for (state, value) in values.iter().enumerate() {
             if let Some(index) = value {
-                let by = StateSet::of(state, conflict.states());
-                partial = partial.saturating_add_signed(reach(&mut reached, &mut chains, *index, &by));
+                walk.reach_from_state(*index, state);
             }
         }
     }
     let mut found = Vec::new();
-    while partial > 0 {
-        let Some(index) = reached.pop_last() else { break };
-        let Some(by) = chains.remove(&index) else { continue };
-        if by != full {
-            partial -= 1;
+    // When no event that is left is in some chains only, all of them are in all.
+    while walk.in_some_only > 0 {
+        let Some(index) = walk.reached.pop_last() else { break };
+        if walk.leave(index) {
             found.push(index);
         }
         for auth_event in graph.auth_events(index) {
-            partial = partial.saturating_add_signed(reach(&mut reached, &mut chains, *auth_event, &by));
+            walk.reach(*auth_event);
         }
     }
     found
+}
+
+/// A walk down several auth chains at once.
+struct Walk {
+    reached: EventSet,
+    /// Which states' chains hold an event: the place of its words in `chains`, from 1 on.
+    places: NumberMap<u32>,
+    /// A bit for each state, 64 in a word; as many words for each event as are needed for all states.
+    chains: Vec<u64>,
+    words: usize,
+    /// The words of an event that all chains hold.
+    full: Box<[u64]>,
+    /// The words of the event whose auth events are being reached.
+    by: Box<[u64]>,
+    /// How many of the reached events are not in all chains.
+    in_some_only: usize,
+}
+
+impl Walk {
+    fn new(states: usize, conflicted: &EventSet) -> Self {
+        let words = states.div_ceil(64);
+        let bits_of = |word: usize| u64::MAX >> (64 - (states - word * 64).min(64));
+        Self {
+            reached: EventSet::default(),
+            places: NumberMap::around(conflicted.iter().map(EventIndex::as_usize)),
+            chains: Vec::new(),
+            words,
+            full: (0..words).map(bits_of).collect(),
+            by: vec![0; words].into(),
+            in_some_only: 0,
+        }
+    }
+
+    fn reach_from_state(&mut self, index: EventIndex, state: usize) {
+        self.by.fill(0);
+        if let Some(word) = self.by.get_mut(state / 64) {
+            *word = 1 << (state % 64);
+        }
+        self.reach(index);
+    }
+
+    /// Reaches an event by the chains of `by`.
+    fn reach(&mut self, index: EventIndex) {
+        let is_new = self.reached.insert(index);
+        let place = self.places.entry(index.as_usize());
+        if *place == 0 {
+            self.chains.resize(self.chains.len() + self.words, 0);
+            // One for each reached event, of which there are less than 2^32.
+            *place = u32::try_from(self.chains.len() / self.words).unwrap_or(u32::MAX);
+        }
+        let start = (*place as usize - 1) * self.words;
+        let Some(chains) = self.chains.get_mut(start..start + self.words) else { return };
+        let was_full = !is_new && *chains == *self.full;
+        chains.iter_mut().zip(&self.by).for_each(|(word, by)| *word |= by);
+        match (is_new, was_full, *chains == *self.full) {
+            (true, _, false) => self.in_some_only += 1,
+            (false, false, true) => self.in_some_only -= 1,
+            _ => {}
+        }
+    }
+
+    /// Makes the chains of an event those of `by`; returns whether they are not all.
+    fn leave(&mut self, index: EventIndex) -> bool {
+        let place = self.places.get(index.as_usize()) as usize;
+        let start = place.saturating_sub(1) * self.words;
+        if let Some(chains) = self.chains.get(start..start + self.words) {
+            self.by.copy_from_slice(chains);
+        }
+        let in_some_only = self.by != self.full;
+        self.in_some_only -= usize::from(in_some_only);
+        in_some_only
+    }
 }
 
 /// Removes from `candidates` what the unconflicted state map's events or their auth chains contain.
 fn exclude_chain_of_common_state(graph: &EventGraph, conflict: &Conflict<'_>, candidates: &mut EventSet) {
     let Some(lowest) = candidates.first() else { return };
     // Older events can't lead to a candidate.
-    let conflicted_keys: HashSet<KeyIndex, IndexHashes> = conflict.iter().map(|(key, _)| key).collect();
-    let common = conflict.base().entries_since(lowest).filter(|(key, _)| !conflicted_keys.contains(key));
+    let mut is_conflicted = NumberMap::around(conflict.keys().iter().map(|key| key.as_usize()));
+    for key in conflict.keys() {
+        *is_conflicted.entry(key.as_usize()) = true;
+    }
+    let common = conflict.base().entries_since(graph, lowest).filter(|(key, _)| !is_conflicted.get(key.as_usize()));
     let mut pending: EventSet = common.map(|(_, event)| event).collect();
     while let Some(index) = pending.pop_last() {
         candidates.remove(index);
@@ -99,34 +155,4 @@ pub(super) fn conflicted_state_subgraph(graph: &EventGraph, conflicted: &EventSe
         }
     }
     subgraph
-}
-
-/// A set of the states that are resolved, by their place in the list.
-#[derive(Clone, PartialEq, Eq)]
-struct StateSet(smallvec::SmallVec<[u64; 1]>);
-
-impl StateSet {
-    fn none(states: usize) -> Self {
-        Self(smallvec::smallvec![0; states.div_ceil(64)])
-    }
-
-    fn of(state: usize, states: usize) -> Self {
-        let mut set = Self::none(states);
-        if let Some(word) = set.0.get_mut(state / 64) {
-            *word |= 1 << (state % 64);
-        }
-        set
-    }
-
-    fn full(states: usize) -> Self {
-        let mut set = Self::none(states);
-        for state in 0..states {
-            set.add_all(&Self::of(state, states));
-        }
-        set
-    }
-
-    fn add_all(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
-    }
 }

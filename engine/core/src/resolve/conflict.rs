@@ -44,6 +44,11 @@ impl<'a> Conflict<'a> {
         self.states[0]
     }
 
+    /// Returns the conflicted keys, in the order of the tree of [`base`](Self::base).
+    pub(super) fn keys(&self) -> &[KeyIndex] {
+        &self.keys
+    }
+
     /// Returns the conflicted keys, each with what the states hold there.
     pub(super) fn iter(&self) -> impl Iterator<Item = (KeyIndex, &[Option<EventIndex>])> {
         self.keys.iter().copied().zip(self.values.chunks(self.states.len()))
@@ -67,7 +72,7 @@ impl<'a> Conflict<'a> {
             let mut conflicts: Vec<_> = self.iter().map(|(key, values)| (graph.state_key(key), values)).collect();
             conflicts.sort_unstable();
             let steps = conflicts.into_iter().map(|(key, values)| Step::Conflict {
-                key: key.clone(),
+                key,
                 candidates: steps::ids(graph, &values.iter().flatten().copied().collect()),
                 absent_from_some: values.contains(&None),
             });

@@ -60,6 +60,17 @@ impl EventSet {
         None
     }
 
+    /// Returns the places of the events among each other. O(span / 64).
+    pub(super) fn ranks(&self) -> Ranks<'_> {
+        let mut len = 0;
+        let mut before = Vec::with_capacity(self.words.len());
+        for word in &self.words {
+            before.push(len);
+            len += word.count_ones() as usize;
+        }
+        Ranks { set: self, before, len }
+    }
+
     pub(super) fn first(&self) -> Option<EventIndex> {
         self.iter().next()
     }
@@ -75,6 +86,28 @@ impl EventSet {
                 EventIndex::from_usize(start + place * 64 + bit)
             })
         })
+    }
+}
+
+/// The place of each event of a set among its events.
+pub(super) struct Ranks<'a> {
+    set: &'a EventSet,
+    /// How many events there are before each word.
+    before: Vec<usize>,
+    len: usize,
+}
+
+impl Ranks<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns the place of an event, `None` if it is not in the set.
+    pub(super) fn of(&self, index: EventIndex) -> Option<usize> {
+        let place = index.as_usize().checked_sub(self.set.start)?;
+        let (word, before) = (self.set.words.get(place / 64)?, self.before.get(place / 64)?);
+        let bit = 1 << (place % 64);
+        (word & bit != 0).then(|| before + (word & (bit - 1)).count_ones() as usize)
     }
 }
 

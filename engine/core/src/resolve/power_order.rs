@@ -1,18 +1,52 @@
 //! The reverse topological power ordering.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
-
-use hashbrown::HashMap;
-
-use super::{DecidedBy, EventSet, OrderedEvent, Step, index_hash::IndexHashes};
-use crate::{
-    event_auth::{PowerLevel, sender_power_level},
-    graph::{EventGraph, EventIndex},
-    id::EventId,
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
 };
 
-/// The comparison relation of the ordering: the sender's power level (greater first), `origin_server_ts`, event id.
-pub(super) type PowerKey<'a> = (Reverse<PowerLevel>, i64, &'a EventId);
+use super::{DecidedBy, EventSet, OrderedEvent, Step};
+use crate::{
+    event_auth::{Levels, PowerLevel},
+    graph::{EventGraph, EventIndex},
+};
+
+/// An event with what the ordering compares: the sender's power level (greater first), `origin_server_ts`, event id.
+#[derive(Clone, Copy)]
+pub(super) struct Ranked<'g> {
+    graph: &'g EventGraph,
+    pub(super) index: EventIndex,
+    level: PowerLevel,
+    origin_server_ts_ms: i64,
+}
+
+impl<'g> Ranked<'g> {
+    fn new(graph: &'g EventGraph, index: EventIndex) -> Self {
+        let origin_server_ts_ms = graph.origin_server_ts_ms(index);
+        Self { graph, index, level: power_level_by_auth_events(graph, index), origin_server_ts_ms }
+    }
+}
+
+impl Ord for Ranked<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |ranked: &Self| (Reverse(ranked.level), ranked.origin_server_ts_ms);
+        key(self).cmp(&key(other)).then_with(|| self.graph.compare_ids(self.index, other.index))
+    }
+}
+
+impl PartialOrd for Ranked<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked<'_> {}
 
 /// Returns the power events of the full conflicted set, and what they reach along auth edges within it.
 ///
@@ -33,69 +67,143 @@ pub(super) fn power_events_and_their_auth_chains(graph: &EventGraph, full_confli
 
 /// Sorts events by the *reverse topological power ordering*: Kahn's algorithm along auth edges, earliest first, always taking the
 /// smallest candidate. O(e log e) for e events and their auth edges.
-pub(super) fn reverse_topological_power_order<'a>(
-    graph: &'a EventGraph,
-    events: &EventSet,
-) -> Vec<(PowerKey<'a>, EventIndex)> {
-    let mut cited_by: HashMap<EventIndex, Vec<EventIndex>, IndexHashes> = HashMap::default();
-    let mut waiting_for: HashMap<EventIndex, usize, IndexHashes> = HashMap::default();
-    let mut ready = BinaryHeap::new();
-    for index in events.iter() {
-        let auth_events: EventSet =
-            graph.auth_events(index).iter().copied().filter(|index| events.contains(*index)).collect();
-        let mut count = 0;
-        for auth_event in auth_events.iter() {
-            cited_by.entry(auth_event).or_default().push(index);
-            count += 1;
-        }
-        if count == 0 {
-            ready.push(Reverse((power_key(graph, index), index)));
-        } else {
-            waiting_for.insert(index, count);
-        }
-    }
-    let mut ordered = Vec::new();
-    while let Some(Reverse((key, index))) = ready.pop() {
-        ordered.push((key, index));
-        for citing in cited_by.remove(&index).unwrap_or_default() {
-            if let Some(count) = waiting_for.get_mut(&citing) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.push(Reverse((power_key(graph, citing), citing)));
-                }
+pub(super) fn reverse_topological_power_order<'g>(graph: &'g EventGraph, events: &EventSet) -> Vec<Ranked<'g>> {
+    let ranks = events.ranks();
+    let mut waiting = Waiting::for_none(ranks.len());
+    let mut ready = Ready::default();
+    let mut released = Vec::new();
+    for (citing, index) in events.iter().enumerate() {
+        let auth_events = graph.auth_events(index);
+        for (place, auth_event) in auth_events.iter().enumerate() {
+            // An event may cite another twice.
+            if let Some(cited) = ranks.of(*auth_event)
+                && !auth_events.iter().take(place).any(|earlier| earlier == auth_event)
+            {
+                waiting.add(citing, cited);
             }
         }
+        if waiting.is_ready(citing) {
+            released.push(Ranked::new(graph, index));
+        }
+    }
+    ready.add(&mut released);
+    let numbered: Vec<EventIndex> = events.iter().collect();
+    let mut ordered = Vec::with_capacity(numbered.len());
+    while let Some(ranked) = ready.pop() {
+        ordered.push(ranked);
+        let Some(done) = ranks.of(ranked.index) else { continue };
+        waiting.release(done, |citing| {
+            released.extend(numbered.get(citing).map(|index| Ranked::new(graph, *index)));
+        });
+        ready.add(&mut released);
     }
     ordered
 }
 
-fn power_key(graph: &EventGraph, index: EventIndex) -> PowerKey<'_> {
-    let event = graph.event(index);
-    (Reverse(power_level_by_auth_events(graph, index)), event.origin_server_ts_ms, &event.event_id)
+/// The events that are ready. Many become so at once, with the power levels that they cite: those are sorted, which is faster than
+/// to put one after the other on a heap.
+#[derive(Default)]
+struct Ready<'g> {
+    /// Sorted, the next one at the end.
+    many: Vec<Reverse<Ranked<'g>>>,
+    few: BinaryHeap<Reverse<Ranked<'g>>>,
+}
+
+impl<'g> Ready<'g> {
+    /// Takes all of `released`.
+    fn add(&mut self, released: &mut Vec<Ranked<'g>>) {
+        let released = released.drain(..).map(Reverse);
+        // Seldom enough that sorting costs O(e log e) altogether: each time there are more by an eighth.
+        if released.len() > 8 && released.len() >= self.many.len() / 8 {
+            self.many.extend(released);
+            self.many.sort();
+        } else {
+            self.few.extend(released);
+        }
+    }
+
+    /// Takes the smallest out.
+    fn pop(&mut self) -> Option<Ranked<'g>> {
+        let next = if self.few.peek() > self.many.last() { self.few.pop() } else { self.many.pop() };
+        next.map(|Reverse(ranked)| ranked)
+    }
+}
+
+/// Which events wait for which, by their places among the events that are sorted.
+struct Waiting {
+    /// How many events each still waits for.
+    count: Vec<u32>,
+    /// For each event the first of the entries of `cited_by` that are about it, as its place + 1; 0 is none.
+    first: Vec<u32>,
+    /// Who cites, and the next entry about the same cited event.
+    cited_by: Vec<(u32, u32)>,
+}
+
+impl Waiting {
+    fn for_none(events: usize) -> Self {
+        Self { count: vec![0; events], first: vec![0; events], cited_by: Vec::with_capacity(events) }
+    }
+
+    fn add(&mut self, citing: usize, cited: usize) {
+        let (Some(count), Some(first), Ok(citing)) =
+            (self.count.get_mut(citing), self.first.get_mut(cited), u32::try_from(citing))
+        else {
+            return;
+        };
+        *count += 1;
+        self.cited_by.push((citing, *first));
+        // Edges of events that fit in memory by their numbers of four bytes, ten each.
+        *first = u32::try_from(self.cited_by.len()).unwrap_or(u32::MAX);
+    }
+
+    fn is_ready(&self, event: usize) -> bool {
+        self.count.get(event) == Some(&0)
+    }
+
+    /// Says that an event is done; calls `ready` for each that waited for nothing else.
+    fn release(&mut self, cited: usize, mut ready: impl FnMut(usize)) {
+        let mut next = self.first.get(cited).copied().unwrap_or(0);
+        while let Some((citing, after)) =
+            (next as usize).checked_sub(1).and_then(|place| self.cited_by.get(place)).copied()
+        {
+            next = after;
+            if let Some(count) = self.count.get_mut(citing as usize) {
+                *count -= 1;
+                if *count == 0 {
+                    ready(citing as usize);
+                }
+            }
+        }
+    }
 }
 
 /// Returns the sender's power level "when looking at their respective auth events".
 fn power_level_by_auth_events(graph: &EventGraph, index: EventIndex) -> PowerLevel {
     let Some(create) = graph.create() else { return PowerLevel::Finite(0) };
-    let power_levels = graph.power_levels(index).map(|index| &**graph.event(index));
-    sender_power_level(graph.rules(), graph.event(create), power_levels, graph.event(index).sender.as_str())
+    let power_levels = graph.power_levels(index).map(|index| graph.event(index));
+    Levels::of_user(graph.event(create), power_levels, graph.event(index).sender())
 }
 
-pub(super) fn step(graph: &EventGraph, ordered: &[(PowerKey<'_>, EventIndex)]) -> Step {
-    let mut previous: Option<&PowerKey<'_>> = None;
-    let events = ordered.iter().map(|(key, index)| {
-        let decided_by = previous.replace(key).map(|previous| decided_by(previous, key));
-        let event_id = graph.event(*index).event_id.clone();
-        OrderedEvent { event_id, rank: key.0.0.into(), origin_server_ts_ms: key.1, decided_by }
+pub(super) fn step(ordered: &[Ranked<'_>]) -> Step {
+    let mut previous: Option<&Ranked<'_>> = None;
+    let events = ordered.iter().map(|ranked| {
+        let decided_by = previous.replace(ranked).map(|previous| decided_by(previous, ranked));
+        OrderedEvent {
+            event_id: ranked.graph.event_id(ranked.index),
+            rank: ranked.level.into(),
+            origin_server_ts_ms: ranked.origin_server_ts_ms,
+            decided_by,
+        }
     });
     Step::PowerOrder { events: events.collect() }
 }
 
-fn decided_by(previous: &PowerKey<'_>, key: &PowerKey<'_>) -> DecidedBy {
-    if previous > key {
+fn decided_by(previous: &Ranked<'_>, ranked: &Ranked<'_>) -> DecidedBy {
+    if previous > ranked {
         return DecidedBy::AuthEdges;
     }
-    match (previous.0 == key.0, previous.1 == key.1) {
+    let same_level = previous.level == ranked.level;
+    match (same_level, previous.origin_server_ts_ms == ranked.origin_server_ts_ms) {
         (false, _) => DecidedBy::PowerLevel,
         (true, false) => DecidedBy::Timestamp,
         (true, true) => DecidedBy::EventId,

@@ -160,7 +160,7 @@ pub enum DecidedBy {
 }
 
 pub(super) fn ids(graph: &EventGraph, events: &EventSet) -> Vec<EventId> {
-    events.iter().map(|index| graph.event(index).event_id.clone()).collect()
+    events.iter().map(|index| graph.event_id(index)).collect()
 }
 
 /// Records what holds each of the keys in the end, sorted by key.
@@ -172,10 +172,9 @@ pub(super) fn record_outcomes(
     recorder.record_all(|| {
         let mut outcomes: Vec<_> = outcomes.iter().map(|(key, held)| (graph.state_key(*key), held)).collect();
         outcomes.sort_unstable();
-        let steps = outcomes.into_iter().map(|(key, held)| Step::Outcome {
-            key: key.clone(),
-            event_id: held.map(|index| graph.event(index).event_id.clone()),
-        });
+        let steps = outcomes
+            .into_iter()
+            .map(|(key, held)| Step::Outcome { key, event_id: held.map(|index| graph.event_id(index)) });
         steps.collect()
     });
 }

@@ -8,25 +8,24 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use sha1::{Digest, Sha1};
 
-use super::{DecidedBy, OrderedEvent, Phase, Recorder, Step, auth_checks::FewEvents, conflict::Conflict, steps};
+use super::{DecidedBy, Edits, OrderedEvent, Phase, Recorder, Step, conflict::Conflict, steps};
 use crate::{
     event::event_type,
-    event_auth::check_state_dependent,
-    graph::{EventGraph, EventIndex, KeyIndex},
+    event_auth::{AuthState, check_in_state},
+    graph::{EventGraph, EventIndex, EventView, KeyIndex},
     state::StateMap,
 };
 
-pub(super) fn resolve(graph: &EventGraph, mut conflict: Conflict<'_>, recorder: &mut impl Recorder) -> StateMap {
+pub(super) fn resolve(graph: &EventGraph, mut conflict: Conflict<'_>, recorder: &mut impl Recorder) -> Edits {
     // R starts as the union of the states without the conflicting events.
-    let mut resolution = Resolution { graph, union: conflict.base().clone(), conflicts: BTreeMap::new() };
-    let mut union = Vec::new();
+    let mut edits = BTreeMap::new();
     conflict.retain(|key, values| {
         let events = values.iter().flatten().copied();
         let in_conflict = events.clone().any(|event| Some(event) != events.clone().next());
-        union.push((key, if in_conflict { None } else { events.clone().next() }));
+        edits.insert(key, if in_conflict { None } else { events.clone().next() });
         in_conflict
     });
-    resolution.union = resolution.union.with_edits(graph, union);
+    let mut resolution = Resolution { graph, base: conflict.base(), edits, conflicts: BTreeMap::new() };
     conflict.record(graph, recorder);
     resolution.conflicts = conflict.iter().map(|(key, values)| (key, resolution.candidates(values))).collect();
 
@@ -39,34 +38,53 @@ pub(super) fn resolve(graph: &EventGraph, mut conflict: Conflict<'_>, recorder: 
     }
     let resolved = resolution.pass(|_| true, |key, events| resolution.resolve_other_events(key, events, recorder));
     resolution.finish_pass(resolved);
-    let outcomes: Vec<_> = conflict.iter().map(|(key, _)| (key, resolution.union.get(graph, key))).collect();
+    let outcomes: Vec<_> = conflict.keys().iter().map(|key| (*key, resolution.get(*key))).collect();
     steps::record_outcomes(graph, &outcomes, recorder);
-    resolution.union
+    resolution.edits.into_iter().collect()
 }
 
 /// Power levels are in conflict only at the empty state key, as deployed servers have it.
 fn is_of_kind(graph: &EventGraph, key: KeyIndex, kind: &str) -> bool {
-    let key = graph.state_key(key);
-    &*key.event_type == kind && (kind != event_type::POWER_LEVELS || key.state_key.is_empty())
+    let (event_type, state_key) = graph.keys().texts(key);
+    event_type == kind && (kind != event_type::POWER_LEVELS || state_key.is_empty())
+}
+
+/// R, with another event at one key.
+struct WithTaken<'r, 'g> {
+    resolution: &'r Resolution<'g>,
+    key: KeyIndex,
+    taken: Option<EventIndex>,
+}
+
+impl<'g> AuthState<'g> for WithTaken<'_, 'g> {
+    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>> {
+        let found = if key == self.key { self.taken } else { self.resolution.get(key) };
+        found.map(|index| self.resolution.graph.event(index))
+    }
 }
 
 struct Resolution<'a> {
     graph: &'a EventGraph,
-    /// R.
-    union: StateMap,
+    /// R is one of the states, with edits.
+    base: &'a StateMap,
+    edits: BTreeMap<KeyIndex, Option<EventIndex>>,
     /// The conflicts that are not resolved yet, each with its events by ascending depth, then descending SHA-1 of the event id.
     conflicts: BTreeMap<KeyIndex, Vec<EventIndex>>,
 }
 
 impl Resolution<'_> {
+    /// Returns what holds a key in R.
+    fn get(&self, key: KeyIndex) -> Option<EventIndex> {
+        self.edits.get(&key).copied().unwrap_or_else(|| self.base.get(self.graph, key))
+    }
+
     fn candidates(&self, values: &[Option<EventIndex>]) -> Vec<EventIndex> {
         // A peer's state may name events that were rejected when they were received.
         let mut events: Vec<EventIndex> =
             values.iter().flatten().copied().filter(|index| !self.graph.is_rejected(*index)).collect();
         events.sort_by_cached_key(|index| {
-            let event = self.graph.event(*index);
-            let sha1: [u8; 20] = Sha1::digest(event.event_id.as_str()).into();
-            (event.depth, Reverse(sha1))
+            let sha1: [u8; 20] = Sha1::digest(self.graph.event_id_text(*index)).into();
+            (self.graph.depth(*index), Reverse(sha1))
         });
         events.dedup();
         events
@@ -86,7 +104,7 @@ impl Resolution<'_> {
         for (key, _) in &resolved {
             self.conflicts.remove(key);
         }
-        self.union = self.union.with_edits(self.graph, resolved);
+        self.edits.extend(resolved);
     }
 
     /// Takes the first event, and from there on each that is allowed in the state with the last one taken, until one is not.
@@ -128,18 +146,13 @@ impl Resolution<'_> {
         taken: Option<EventIndex>,
         recorder: &mut impl Recorder,
     ) -> bool {
-        let (graph, event) = (self.graph, self.graph.event(index));
-        let mut state = FewEvents::default();
-        for wanted in graph.auth_keys(index) {
-            let found = if *wanted == key { taken } else { self.union.get(graph, *wanted) };
-            state.0.extend(found.map(|index| &**graph.event(index)));
-        }
-        let result = check_state_dependent(graph.rules(), event, &state);
+        let graph = self.graph;
+        let result = check_in_state(graph.event(index), &mut WithTaken { resolution: self, key, taken });
         let allowed = result.is_ok();
         recorder.record(|| Step::Check {
             phase: Phase::ByDepth,
-            event_id: event.event_id.clone(),
-            key: graph.state_key(key).clone(),
+            event_id: graph.event_id(index),
+            key: graph.state_key(key),
             result: Some(result),
         });
         allowed
@@ -154,18 +167,18 @@ impl Resolution<'_> {
         recorder.record(|| {
             let mut previous_depth = None;
             let events = events.map(|index| {
-                let event = self.graph.event(*index);
+                let depth = self.graph.depth(*index);
                 let decided_by = previous_depth
-                    .replace(event.depth)
-                    .map(|depth| if depth == event.depth { DecidedBy::EventId } else { DecidedBy::Depth });
+                    .replace(depth)
+                    .map(|previous| if previous == depth { DecidedBy::EventId } else { DecidedBy::Depth });
                 OrderedEvent {
-                    event_id: event.event_id.clone(),
-                    rank: steps::Rank::Depth(event.depth),
-                    origin_server_ts_ms: event.origin_server_ts_ms,
+                    event_id: self.graph.event_id(*index),
+                    rank: steps::Rank::Depth(depth),
+                    origin_server_ts_ms: self.graph.origin_server_ts_ms(*index),
                     decided_by,
                 }
             });
-            Step::DepthOrder { key: self.graph.state_key(key).clone(), events: events.collect() }
+            Step::DepthOrder { key: self.graph.state_key(key), events: events.collect() }
         });
     }
 }

@@ -38,7 +38,7 @@ impl Room {
         Ok(Some(Explanation {
             event_id: event_id.clone(),
             prev_events: prev_events
-                .map(|(prev, state)| (self.graph.event(*prev).event_id.clone(), state.fingerprint(&self.graph)))
+                .map(|(prev, state)| (self.graph.event_id(*prev), state.fingerprint(&self.graph)))
                 .collect(),
             steps: steps.0,
             outcome: position.outcome,

@@ -13,8 +13,8 @@ use rpds::RedBlackTreeSetSync;
 
 use crate::{
     event::{Content, Event},
-    event_auth::redaction_takes_effect,
-    graph::{EventGraph, EventIndex},
+    event_auth::takes_effect,
+    graph::{EventGraph, EventIndex, EventView},
     id::EventId,
     pdu::{PduError, VerifiedPdu},
 };
@@ -46,7 +46,7 @@ impl Redactions {
         before: RedactionSet,
     ) -> RedactionSet {
         self.drop_without_effect(graph, index);
-        let Content::Redaction(Some(target)) = &graph.event(index).content else { return before };
+        let Some(target) = graph.event(index).redacts() else { return before };
         let redaction = Redaction { index, may_redact_any };
         let matters = graph.index_of(target).is_none_or(|target| redaction.has_effect(graph, target));
         if !matters {
@@ -58,11 +58,14 @@ impl Redactions {
 
     /// Forgets, now that an event is known, the redactions of it that have no effect.
     fn drop_without_effect(&mut self, graph: &EventGraph, target: EventIndex) {
-        let event_id = &graph.event(target).event_id;
-        if let Some(redactions) = self.0.get_mut(event_id) {
+        if self.0.is_empty() {
+            return;
+        }
+        let event_id = graph.event_id(target);
+        if let Some(redactions) = self.0.get_mut(&event_id) {
             redactions.retain(|redaction| redaction.has_effect(graph, target));
             if redactions.is_empty() {
-                self.0.remove(event_id);
+                self.0.remove(&event_id);
             }
         }
     }
@@ -71,7 +74,7 @@ impl Redactions {
 impl Redaction {
     fn has_effect(&self, graph: &EventGraph, target: EventIndex) -> bool {
         graph.redacted_event(target).is_some()
-            && redaction_takes_effect(graph.rules(), self.may_redact_any, graph.event(self.index), graph.event(target))
+            && takes_effect(self.may_redact_any, graph.event(self.index), graph.event(target))
     }
 }
 
@@ -95,7 +98,7 @@ impl RedactionSet {
 
 /// Returns what rules read of an event once it is redacted, if that differs. Create events are never redacted: a moderator could
 /// change the room's version with it.
-pub(super) fn redacted_facts(pdu: &VerifiedPdu) -> Result<Option<Arc<Event>>, PduError> {
+pub(super) fn redacted_facts(pdu: &VerifiedPdu) -> Result<Option<Event>, PduError> {
     let event = pdu.event();
     let may_differ = match &event.content {
         Content::PowerLevels(_) | Content::ThirdPartyInvite(_) => true,
@@ -108,7 +111,7 @@ pub(super) fn redacted_facts(pdu: &VerifiedPdu) -> Result<Option<Arc<Event>>, Pd
         return Ok(None);
     }
     let redacted = pdu.redacted_event()?;
-    Ok((redacted.content != event.content).then(|| Arc::new(redacted)))
+    Ok((redacted.content != event.content).then_some(redacted))
 }
 
 /// The events as they stand at some point of the DAG: those that were redacted by then, in their redacted form.
@@ -126,11 +129,15 @@ impl<'a> EventsView<'a> {
         Self { graph, redactions, set }
     }
 
+    pub(super) fn graph(&self) -> &'a EventGraph {
+        self.graph
+    }
+
     /// Returns an event as it stands in this view.
-    pub(super) fn event(&self, index: EventIndex) -> &'a Event {
+    pub(super) fn event(&self, index: EventIndex) -> EventView<'a> {
         let event = self.graph.event(index);
         let Some(redacted) = self.graph.redacted_event(index) else { return event };
-        let mut redactions = self.redactions.0.get(&event.event_id).into_iter().flatten();
+        let mut redactions = self.redactions.0.get(&event.event_id()).into_iter().flatten();
         if redactions.any(|redaction| self.set.0.contains(&redaction.index)) { redacted } else { event }
     }
 }

@@ -3,11 +3,14 @@
 mod redactions;
 mod security_cases;
 
+use std::collections::BTreeMap;
+
 use super::{Effect, Outcome, Receipt, Room, RoomError};
 use crate::{
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
     room_version::RoomVersion::{self, V1, V2, V6, V10, V11, V12},
+    state::StateMap,
     testing::TestRoom,
 };
 
@@ -160,13 +163,24 @@ fn effects_say_what_to_store_and_to_show() {
         R: carol sets m.room.topic after D",
     );
     let mut again = room.empty_room();
+    let mut roots = BTreeMap::new();
     for pdu in &room.pdus {
         let Receipt::Judged(judged) = again.handle_pdu(pdu).unwrap() else { panic!("judged") };
         let accepted = again.outcome(pdu.event_id()) == Some(Outcome::Accepted);
         let [Effect::Persist(persist), publish @ ..] = &judged.effects[..] else { panic!("{:?}", judged.effects) };
         assert_eq!((&persist.event, &persist.json), (pdu.event(), pdu.json()));
-        assert_eq!(persist.state_before, judged.state_before.fingerprint(again.graph()));
-        assert_eq!(persist.current_state, again.current_state().fingerprint());
+        assert_eq!(persist.state_before, judged.state_before.root_number());
+        assert_eq!(persist.state_after, judged.state_after.root_number());
+        assert_eq!(persist.current_state, again.current_state().map().root_number());
+        let root = |map: &StateMap| (map.root_number(), map.fingerprint(again.graph()));
+        for (number, record) in &persist.nodes {
+            assert!(number.number() < persist.nodes_numbered);
+            roots.insert(Some(*number), record.fingerprint);
+        }
+        for state in [&judged.state_before, &judged.state_after, again.current_state().map()] {
+            let (number, fingerprint) = root(state);
+            assert_eq!(roots.get(&number), (!state.is_empty()).then_some(&fingerprint), "each root was stored");
+        }
         assert_eq!(persist.forward_extremities, accepted.then(|| again.forward_extremities()));
         assert_eq!(persist.reason.as_ref(), again.reason(pdu.event_id()));
         let shown = publish.iter().all(|effect| matches!(effect, Effect::Publish(id) if id == pdu.event_id()));
@@ -284,8 +298,9 @@ fn restore(room: &TestRoom) -> Room {
         let (id, room) = (pdu.event_id(), &room.room);
         let (outcome, reason) = (room.outcome(id).unwrap(), room.reason(id).cloned());
         restored.restore_event(pdu, outcome, reason, room.state_before(id).unwrap().map().clone()).unwrap();
+        assert!(restored.restore_state_after(room.state_after(id).unwrap().map().clone()));
     }
-    restored.restore_current_state(room.room.current_state().map().clone());
+    restored.restore_current_state(room.room.current_state().map().clone(), 1_000);
     restored
 }
 

@@ -41,6 +41,40 @@ pub(crate) fn decode_base64_array<const N: usize>(text: &str) -> Option<[u8; N]>
     buffer.get(..len)?.try_into().ok()
 }
 
+/// The two spellings of a hash in an event id: standard in room version 3, URL-safe from version 4 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base64Alphabet {
+    Standard,
+    UrlSafe,
+}
+
+impl Base64Alphabet {
+    /// Decodes 32 bytes from exactly the text that [`encode`](Self::encode) makes of them; a text that is the same in both
+    /// alphabets is taken as URL-safe.
+    pub(crate) fn decode_hash(text: &str) -> Option<(Self, [u8; 32])> {
+        let alphabet = if text.contains(['+', '/']) { Self::Standard } else { Self::UrlSafe };
+        let mut buffer = [0; 36];
+        let len = alphabet.engine().decode_slice(text, &mut buffer).ok()?;
+        let hash = buffer.get(..len)?.try_into().ok()?;
+        let mut spelled = [0; 43];
+        alphabet.encode(&hash, &mut spelled);
+        (spelled == *text.as_bytes()).then_some((alphabet, hash))
+    }
+
+    /// Writes the 43 characters of a hash.
+    pub(crate) fn encode(self, hash: &[u8; 32], text: &mut [u8]) {
+        let written = self.engine().encode_slice(hash, text);
+        debug_assert_eq!(written, Ok(43), "there is room for 43 characters");
+    }
+
+    fn engine(self) -> &'static GeneralPurpose {
+        match self {
+            Self::Standard => &STANDARD,
+            Self::UrlSafe => &URL_SAFE,
+        }
+    }
+}
+
 fn engine_for(text: &str) -> &'static GeneralPurpose {
     if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD }
 }

@@ -1,8 +1,14 @@
 //! Comparing states at the cost of what differs.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
-use super::{StateMap, node::Slot};
+use super::{
+    StateMap,
+    node::{Branch, CHILDREN, Entry, Slot},
+    stored,
+};
 use crate::graph::{EventGraph, EventIndex, KeyIndex};
 
 /// Calls `found` for each key at which the states differ, with what each holds there, in their order.
@@ -13,48 +19,74 @@ pub(crate) fn conflicts(
     states: &[&StateMap],
     found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>]),
 ) {
+    if states.iter().any(|state| matches!(state.root, Slot::Stored(_))) {
+        let roots = states.iter().map(|state| match state.root {
+            Slot::Stored(root) => Some(root),
+            _ => None,
+        });
+        return stored::compare(graph, &roots.collect::<Vec<_>>(), found);
+    }
     let slots: Slots<'_> = states.iter().map(|state| &state.root).collect();
-    compare(graph, &slots, 0, found);
+    compare(&slots, found);
 }
 
 /// The same subtree of several states.
 type Slots<'a> = SmallVec<[&'a Slot; 4]>;
 
 /// At most 64 levels deep, by the length of a path.
-fn compare(graph: &EventGraph, slots: &[&Slot], depth: usize, found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>])) {
+fn compare(slots: &[&Slot], found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>])) {
     let Some((first, rest)) = slots.split_first() else { return };
     if rest.iter().all(|slot| slot.is_same(first)) {
         return;
     }
-    if slots.iter().any(|slot| matches!(slot, Slot::Branch(_))) {
-        let keys = graph.keys();
-        for digit in 0..16 {
-            let children: Slots<'_> = slots
-                .iter()
-                .map(|slot| match slot {
-                    Slot::Branch(branch) => branch.child(digit),
-                    Slot::Entry(key, _) if keys.digit(*key, depth) == digit => slot,
-                    _ => &Slot::Empty,
-                })
-                .collect();
-            compare(graph, &children, depth + 1, found);
+    let branches: SmallVec<[&Branch; 4]> = slots.iter().filter_map(|slot| slot.as_branch()).collect();
+    if branches.len() == slots.len() {
+        for place in 0..CHILDREN {
+            let children: Slots<'_> = branches.iter().filter_map(|branch| branch.children().get(place)).collect();
+            compare(&children, found);
         }
         return;
     }
-    // Entries only, of one key or of several whose paths begin alike.
-    let mut keys: SmallVec<[KeyIndex; 4]> = slots.iter().filter_map(|slot| entry(slot)).map(|(key, _)| key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    for key in keys {
-        let values: SmallVec<[Option<EventIndex>; 4]> =
-            slots.iter().map(|slot| entry(slot).filter(|(held, _)| *held == key).map(|(_, event)| event)).collect();
-        found(key, &values);
+    // A leaf beside a branch: they differ in all but the leaf's few entries, so looking at all below costs what differs.
+    let entries: SmallVec<[Cow<'_, [Entry]>; 4]> = slots
+        .iter()
+        .map(|slot| match slot {
+            Slot::Empty | Slot::Stored(_) => Cow::Borrowed(&[][..]),
+            Slot::Leaf(leaf) => Cow::Borrowed(leaf.entries()),
+            Slot::Branch(_) => Cow::Owned(slot.sorted_entries()),
+        })
+        .collect();
+    compare_entries(entries.iter().map(|entries| &**entries).collect(), found);
+}
+
+/// Compares lists of entries, each sorted by key.
+fn compare_entries(mut rests: SmallVec<[&[Entry]; 4]>, found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>])) {
+    let mut values: SmallVec<[Option<EventIndex>; 4]> = SmallVec::new();
+    loop {
+        skip_common(&mut rests);
+        let Some(key) = rests.iter().filter_map(|rest| rest.first()).map(|(key, _)| *key).min() else { return };
+        values.clear();
+        for rest in &mut rests {
+            values.push(match rest.split_first() {
+                Some(((held, event), after)) if *held == key => {
+                    *rest = after;
+                    Some(*event)
+                }
+                _ => None,
+            });
+        }
+        if values.iter().any(|value| Some(value) != values.first()) {
+            found(key, &values);
+        }
     }
 }
 
-fn entry(slot: &Slot) -> Option<(KeyIndex, EventIndex)> {
-    match slot {
-        Slot::Entry(key, event) => Some((*key, *event)),
-        _ => None,
+/// Skips the entries with which all lists begin.
+fn skip_common(rests: &mut [&[Entry]]) {
+    let Some((first, others)) = rests.split_first() else { return };
+    let common = |other: &&[Entry]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
+    let common = others.iter().map(common).min().unwrap_or(0);
+    for rest in rests {
+        *rest = rest.get(common..).unwrap_or_default();
     }
 }

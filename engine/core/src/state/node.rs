@@ -1,209 +1,364 @@
-//! The nodes of the tree and their edits.
+//! The nodes of the tree: what is shared between states.
 
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-use super::Fingerprint;
-use crate::{
-    event::StateKey,
-    graph::{EventGraph, EventIndex, KeyIndex, KeyTable},
-    id::EventId,
-};
+use super::{Fingerprint, NodeIndex, stored};
+use crate::graph::{EventGraph, EventIndex, KeyIndex, KeyTable};
 
-/// A subtree: nothing, one entry, or a branch.
+/// How many entries a leaf has at most. A subtree with more is a branch, one with fewer never: so the content alone decides the
+/// shape.
+pub(super) const LEAF_ENTRIES_MAX: usize = 64;
+
+/// How many children a branch has.
+pub(super) const CHILDREN: usize = 16;
+
+/// A key with the event that holds it.
+pub(super) type Entry = (KeyIndex, EventIndex);
+
+/// A subtree.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Slot {
     #[default]
     Empty,
-    Entry(KeyIndex, EventIndex),
+    Leaf(Arc<Leaf>),
     Branch(Arc<Branch>),
+    /// A whole state of a room that is in a store; never below a branch. It is read by `stored`, and not edited.
+    Stored(NodeIndex),
 }
 
-/// A node with children.
-///
-/// Invariants: it holds at least two entries; an entry stands as high as it is alone; no child is empty; `len` and `newest` are
-/// those of the content.
+/// Few entries. Invariant: at least one and at most [`LEAF_ENTRIES_MAX`], sorted by key, each key once.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    entries: Box<[Entry]>,
+    newest: EventIndex,
+    marks: Marks,
+}
+
+/// Many entries. Invariant: `len` is the number of entries below and more than [`LEAF_ENTRIES_MAX`].
 #[derive(Debug)]
 pub(super) struct Branch {
-    /// Which of the 16 children are there, child 0 in the lowest bit.
-    bitmap: u16,
-    /// Those that are there, in order.
-    children: Box<[Slot]>,
+    children: [Slot; CHILDREN],
     len: u32,
-    /// The highest number among the events below.
+    /// No event below has a higher number.
     newest: EventIndex,
-    fingerprint: OnceLock<Fingerprint>,
+    marks: Marks,
 }
 
-const fn bit(digit: u8) -> u16 {
-    1 << (digit & 15)
+/// What is found out about a node once and then kept with it.
+#[derive(Debug, Default)]
+struct Marks {
+    fingerprint: OnceLock<Fingerprint>,
+    /// The number under which it is stored.
+    number: OnceLock<NodeIndex>,
+}
+
+impl Marks {
+    /// Whether two nodes are known to have the same content.
+    fn are_same(&self, other: &Self) -> bool {
+        matches!((self.fingerprint.get(), other.fingerprint.get()), (Some(a), Some(b)) if a == b)
+    }
+}
+
+/// A change of one key: the event that holds it now, or none.
+type Edit = (KeyIndex, Option<EventIndex>);
+
+impl Leaf {
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
 }
 
 impl Branch {
-    pub(super) fn bitmap(&self) -> u16 {
-        self.bitmap
-    }
-
-    pub(super) fn children(&self) -> &[Slot] {
+    pub(super) fn children(&self) -> &[Slot; CHILDREN] {
         &self.children
     }
 
-    pub(super) fn child(&self, digit: u8) -> &Slot {
-        if self.bitmap & bit(digit) == 0 {
-            return &Slot::Empty;
-        }
-        let position = (self.bitmap & (bit(digit) - 1)).count_ones() as usize;
-        self.children.get(position).unwrap_or(&Slot::Empty)
+    fn child(&self, digit: u8) -> &Slot {
+        self.children.get(usize::from(digit)).unwrap_or(&Slot::Empty)
     }
-
-    fn fingerprint(&self, graph: &EventGraph) -> Fingerprint {
-        *self
-            .fingerprint
-            .get_or_init(|| branch_fingerprint(self.bitmap, self.children.iter().map(|child| child.fingerprint(graph))))
-    }
-}
-
-pub(super) fn branch_fingerprint(bitmap: u16, children: impl Iterator<Item = Fingerprint>) -> Fingerprint {
-    let mut hasher = Sha256::new();
-    hasher.update([1]);
-    hasher.update(bitmap.to_be_bytes());
-    children.for_each(|child| hasher.update(child.0));
-    Fingerprint(hasher.finalize().into())
-}
-
-pub(super) fn entry_fingerprint(key: &StateKey, event_id: &EventId) -> Fingerprint {
-    let mut hasher = Sha256::new();
-    hasher.update([0]);
-    for part in [&key.event_type, &key.state_key] {
-        // Lengths come from events, which are at most 64 KiB.
-        hasher.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        hasher.update(&**part);
-    }
-    hasher.update(event_id.as_str());
-    Fingerprint(hasher.finalize().into())
 }
 
 impl Slot {
-    /// Returns the canonical subtree of these children, numbered by their digits: nothing, an entry that is alone, or a branch.
-    pub(super) fn of_children(children: Vec<(u8, Self)>) -> Self {
-        let mut children = children;
-        children.retain(|(_, child)| !matches!(child, Self::Empty));
-        match children.as_slice() {
-            [] => return Self::Empty,
-            [(_, Self::Entry(key, event))] => return Self::Entry(*key, *event),
-            _ => {}
+    /// Returns the subtree of these entries, sorted by key, that stands at a depth. At most 64 levels deep, by the length of a
+    /// path.
+    pub(super) fn of_entries(keys: &KeyTable, entries: Vec<Entry>, depth: usize) -> Self {
+        let Some(newest) = entries.iter().map(|(_, event)| *event).max() else { return Self::Empty };
+        if entries.len() <= LEAF_ENTRIES_MAX {
+            let marks = Marks::default();
+            return Self::Leaf(Arc::new(Leaf { entries: entries.into_boxed_slice(), newest, marks }));
         }
-        let bitmap = children.iter().fold(0, |bitmap, (digit, _)| bitmap | bit(*digit));
-        let len = children.iter().map(|(_, child)| child.len()).sum::<usize>();
-        let newest = children.iter().map(|(_, child)| child.newest()).max().flatten().unwrap_or_default();
-        Self::Branch(Arc::new(Branch {
-            bitmap,
-            // An entry has a key number, of which there are less than 2^32.
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-            newest,
-            children: children.into_iter().map(|(_, child)| child).collect(),
-            fingerprint: OnceLock::new(),
-        }))
+        let len = entries.len();
+        let mut below: [Vec<Entry>; CHILDREN] = Default::default();
+        for entry in entries {
+            if let Some(child) = below.get_mut(usize::from(keys.digit(entry.0, depth))) {
+                child.push(entry);
+            }
+        }
+        let children = below.map(|entries| Self::of_entries(keys, entries, depth + 1));
+        Self::of_children(children, len, newest)
     }
 
-    pub(super) fn len(&self) -> usize {
+    fn of_children(children: [Self; CHILDREN], len: usize, newest: EventIndex) -> Self {
+        // An entry has a key number, of which there are less than 2^32.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        Self::Branch(Arc::new(Branch { children, len, newest, marks: Marks::default() }))
+    }
+
+    /// Returns the branch of these children; `None` if they hold too little for one.
+    pub(super) fn of_loaded_children(children: [Self; CHILDREN]) -> Option<Self> {
+        let len = children.iter().map(Self::len).sum();
+        let newest = children.iter().filter_map(Self::newest).max()?;
+        (len > LEAF_ENTRIES_MAX).then(|| Self::of_children(children, len, newest))
+    }
+
+    pub(super) fn as_branch(&self) -> Option<&Branch> {
         match self {
-            Self::Empty => 0,
-            Self::Entry(..) => 1,
-            Self::Branch(branch) => branch.len as usize,
+            Self::Branch(branch) => Some(branch),
+            _ => None,
         }
     }
 
     fn newest(&self) -> Option<EventIndex> {
         match self {
-            Self::Empty => None,
-            Self::Entry(_, event) => Some(*event),
+            Self::Empty | Self::Stored(_) => None,
+            Self::Leaf(leaf) => Some(leaf.newest),
             Self::Branch(branch) => Some(branch.newest),
         }
     }
 
-    /// Whether both are the same nodes, or the same entry.
+    fn marks(&self) -> Option<&Marks> {
+        match self {
+            Self::Empty | Self::Stored(_) => None,
+            Self::Leaf(leaf) => Some(&leaf.marks),
+            Self::Branch(branch) => Some(&branch.marks),
+        }
+    }
+
+    /// Returns the number under which the node is stored, if it has one.
+    pub(super) fn number(&self) -> Option<NodeIndex> {
+        self.marks()?.number.get().copied()
+    }
+
+    /// Gives the node its number, unless it has one.
+    pub(super) fn set_number(&self, number: NodeIndex) {
+        if let Some(marks) = self.marks() {
+            marks.number.get_or_init(|| number);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Leaf(leaf) => leaf.entries.len(),
+            Self::Branch(branch) => branch.len as usize,
+            Self::Stored(_) => 0,
+        }
+    }
+
+    /// Whether both are the same node, or known to have the same content.
     pub(super) fn is_same(&self, other: &Self) -> bool {
+        let known_same = || matches!((self.marks(), other.marks()), (Some(a), Some(b)) if a.are_same(b));
+        self.is_same_node(other) || known_same()
+    }
+
+    fn is_same_node(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Empty, Self::Empty) => true,
-            (Self::Entry(key, event), Self::Entry(other_key, other_event)) => key == other_key && event == other_event,
-            (Self::Branch(branch), Self::Branch(other)) => {
-                Arc::ptr_eq(branch, other)
-                    || matches!((branch.fingerprint.get(), other.fingerprint.get()), (Some(a), Some(b)) if a == b)
-            }
+            (Self::Stored(a), Self::Stored(b)) => a == b,
+            (Self::Leaf(a), Self::Leaf(b)) => Arc::ptr_eq(a, b),
+            (Self::Branch(a), Self::Branch(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
 
-    pub(super) fn fingerprint(&self, graph: &EventGraph) -> Fingerprint {
-        match self {
-            Self::Empty => Fingerprint::of_empty(),
-            Self::Entry(key, event) => entry_fingerprint(graph.keys().key(*key), &graph.event(*event).event_id),
-            Self::Branch(branch) => branch.fingerprint(graph),
-        }
-    }
-
-    pub(super) fn get(&self, keys: &KeyTable, wanted: KeyIndex) -> Option<EventIndex> {
+    pub(super) fn get(&self, graph: &EventGraph, wanted: KeyIndex) -> Option<EventIndex> {
         let (mut slot, mut depth) = (self, 0);
         loop {
             match slot {
                 Self::Empty => return None,
-                Self::Entry(key, event) => return (*key == wanted).then_some(*event),
-                Self::Branch(branch) => slot = branch.child(keys.digit(wanted, depth)),
+                Self::Stored(root) => return stored::get(graph, *root, wanted),
+                Self::Leaf(leaf) => {
+                    let place = leaf.entries.binary_search_by_key(&wanted, |(key, _)| *key).ok()?;
+                    return leaf.entries.get(place).map(|(_, event)| *event);
+                }
+                Self::Branch(branch) => slot = branch.child(graph.keys().digit(wanted, depth)),
             }
             depth += 1;
         }
     }
 
-    /// Returns the child of a subtree that stands at a depth: an entry is its own child, further down.
-    pub(super) fn child_at(&self, keys: &KeyTable, depth: usize, digit: u8) -> Self {
+    /// Returns this subtree with edits that all belong into it, each key once; they are left in another order. A node that does
+    /// not change stays the same. At most 64 levels deep, by the length of a path.
+    pub(super) fn with_edits(&self, keys: &KeyTable, edits: &mut [Edit], depth: usize) -> Self {
         match self {
-            Self::Empty => Self::Empty,
-            Self::Entry(key, _) if keys.digit(*key, depth) != digit => Self::Empty,
-            Self::Entry(key, event) => Self::Entry(*key, *event),
-            Self::Branch(branch) => branch.child(digit).clone(),
-        }
-    }
-
-    /// Returns this subtree with edits that all belong into it, each key once, sorted by path. At most 64 levels deep, by
-    /// the length of a path.
-    pub(super) fn with_edits(&self, keys: &KeyTable, edits: &[(KeyIndex, Option<EventIndex>)], depth: usize) -> Self {
-        match (self, edits) {
-            (_, []) => return self.clone(),
-            (Self::Empty, [(key, event)]) => return event.map_or(Self::Empty, |event| Self::Entry(*key, event)),
-            (Self::Entry(held, _), [(key, event)]) if held == key => {
-                return event.map_or(Self::Empty, |event| Self::Entry(*key, event));
+            _ if edits.is_empty() => self.clone(),
+            Self::Stored(_) => self.clone(),
+            Self::Empty => {
+                sort_unless_sorted(edits, |(key, _)| *key);
+                let entries = edits.iter().filter_map(|(key, event)| Some((*key, (*event)?)));
+                Self::of_entries(keys, entries.collect(), depth)
             }
-            _ => {}
+            Self::Leaf(leaf) => match merge(&leaf.entries, edits) {
+                Some(entries) => Self::of_entries(keys, entries, depth),
+                None => self.clone(),
+            },
+            Self::Branch(branch) => branch.with_edits(keys, edits, depth).unwrap_or_else(|| self.clone()),
         }
-        let mut children = Vec::with_capacity(16);
-        let mut rest = edits;
-        for digit in 0..16 {
-            let (here, others) = rest.split_at(rest.partition_point(|(key, _)| keys.digit(*key, depth) <= digit));
-            rest = others;
-            let child = self.child_at(keys, depth, digit);
-            children.push((digit, if here.is_empty() { child } else { child.with_edits(keys, here, depth + 1) }));
-        }
-        Self::of_children(children)
     }
 
-    /// Returns the entries below, in order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (KeyIndex, EventIndex)> {
-        self.entries_since(EventIndex::default())
+    /// Returns the entries below, a leaf after the other.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.entries_since(EventIndex::FIRST)
     }
 
     /// Returns the entries below whose events have this number or a higher one.
-    pub(super) fn entries_since(&self, lowest: EventIndex) -> impl Iterator<Item = (KeyIndex, EventIndex)> {
+    pub(super) fn entries_since(&self, lowest: EventIndex) -> impl Iterator<Item = Entry> {
         let mut pending = vec![self];
-        std::iter::from_fn(move || {
+        let leaves = std::iter::from_fn(move || {
             loop {
                 match pending.pop()? {
-                    Self::Entry(key, event) if *event >= lowest => return Some((*key, *event)),
+                    Self::Leaf(leaf) if leaf.newest >= lowest => return Some(&leaf.entries),
                     Self::Branch(branch) if branch.newest >= lowest => pending.extend(branch.children.iter().rev()),
                     _ => {}
                 }
             }
-        })
+        });
+        leaves.flatten().copied().filter(move |(_, event)| *event >= lowest)
     }
+
+    /// Returns the entries below, sorted by key.
+    pub(super) fn sorted_entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self.entries().collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    /// Returns the fingerprint of this subtree, which stands at a depth; `None` if it is empty.
+    pub(super) fn fingerprint(&self, graph: &EventGraph, depth: usize) -> Option<Fingerprint> {
+        match self {
+            Self::Empty | Self::Stored(_) => None,
+            Self::Leaf(leaf) => Some(*leaf.marks.fingerprint.get_or_init(|| {
+                let mut entries = leaf.entries.to_vec();
+                entries.sort_by(|(a, _), (b, _)| graph.keys().compare_paths(*a, *b));
+                fingerprint_of_entries(graph, &entries, depth)
+            })),
+            Self::Branch(branch) => Some(*branch.marks.fingerprint.get_or_init(|| {
+                branch_fingerprint(branch.children.iter().map(|child| child.fingerprint(graph, depth + 1)))
+            })),
+        }
+    }
+}
+
+impl Branch {
+    /// `None` if nothing changes.
+    fn with_edits(&self, keys: &KeyTable, edits: &mut [Edit], depth: usize) -> Option<Slot> {
+        let digit = |(key, _): &Edit| usize::from(keys.digit(*key, depth));
+        sort_unless_sorted(edits, digit);
+        let newest = edits.iter().filter_map(|(_, event)| *event).fold(self.newest, EventIndex::max);
+        let mut children: Option<[Slot; CHILDREN]> = None;
+        let mut len = self.len as usize;
+        for here in edits.chunk_by_mut(|a, b| digit(a) == digit(b)) {
+            let Some(place) = here.first().map(digit) else { continue };
+            let Some(old) = self.children.get(place) else { continue };
+            let new = old.with_edits(keys, here, depth + 1);
+            if new.is_same_node(old) {
+                continue;
+            }
+            len = len + new.len() - old.len();
+            if let Some(child) = children.get_or_insert_with(|| self.children.clone()).get_mut(place) {
+                *child = new;
+            }
+        }
+        let children = children?;
+        if len <= LEAF_ENTRIES_MAX {
+            let mut entries: Vec<Entry> = children.iter().flat_map(Slot::entries).collect();
+            entries.sort_unstable();
+            return Some(Slot::of_entries(keys, entries, depth));
+        }
+        Some(Slot::of_children(children, len, newest))
+    }
+}
+
+fn sort_unless_sorted<K: Ord>(edits: &mut [Edit], key: impl Fn(&Edit) -> K) {
+    if !edits.is_sorted_by_key(&key) {
+        edits.sort_unstable_by_key(key);
+    }
+}
+
+/// Returns entries with edits; `None` if nothing changes.
+fn merge(entries: &[Entry], edits: &mut [Edit]) -> Option<Vec<Entry>> {
+    sort_unless_sorted(edits, |(key, _)| *key);
+    if let Some(replaced) = replace(entries, edits) {
+        return (replaced != entries).then_some(replaced);
+    }
+    let mut merged = Vec::with_capacity(entries.len() + edits.len());
+    let mut changed = false;
+    let mut rest = entries;
+    for (key, event) in edits {
+        let (before, from) = rest.split_at(rest.partition_point(|(held, _)| held < key));
+        merged.extend_from_slice(before);
+        let held = from.first().filter(|(held, _)| held == key);
+        rest = from.get(usize::from(held.is_some())..).unwrap_or_default();
+        merged.extend(event.map(|event| (*key, event)));
+        changed |= held.map(|(_, event)| *event) != *event;
+    }
+    merged.extend_from_slice(rest);
+    changed.then_some(merged)
+}
+
+/// Returns entries with edits that only put other events at keys that are there; `None` if an edit does something else.
+fn replace(entries: &[Entry], edits: &[Edit]) -> Option<Vec<Entry>> {
+    let mut replaced = entries.to_vec();
+    let mut rest = replaced.iter_mut();
+    for (key, event) in edits {
+        let (_, held) = rest.find(|(held, _)| held >= key).filter(|(held, _)| held == key)?;
+        *held = (*event)?;
+    }
+    Some(replaced)
+}
+
+/// The fingerprint of entries, sorted by path, whose paths agree in the digits above a depth: that of an entry if it is alone, of
+/// a branch if not. At most 64 levels deep, by the length of a path.
+fn fingerprint_of_entries(graph: &EventGraph, entries: &[Entry], depth: usize) -> Fingerprint {
+    if let [(key, event)] = entries {
+        return entry_fingerprint(graph, *key, *event);
+    }
+    let mut rest = entries;
+    branch_fingerprint((0..16).map(|digit| {
+        let end = rest.partition_point(|(key, _)| graph.keys().digit(*key, depth) <= digit);
+        let (here, others) = rest.split_at(end);
+        rest = others;
+        (!here.is_empty()).then(|| fingerprint_of_entries(graph, here, depth + 1))
+    }))
+}
+
+fn branch_fingerprint(children: impl Iterator<Item = Option<Fingerprint>>) -> Fingerprint {
+    let mut bitmap = 0_u16;
+    let mut fingerprints: smallvec::SmallVec<[Fingerprint; CHILDREN]> = smallvec::SmallVec::new();
+    for (digit, child) in children.enumerate() {
+        if let Some(fingerprint) = child {
+            bitmap |= 1 << (digit & 15);
+            fingerprints.push(fingerprint);
+        }
+    }
+    let mut hasher = Sha256::new();
+    hasher.update([1]);
+    hasher.update(bitmap.to_be_bytes());
+    fingerprints.iter().for_each(|fingerprint| hasher.update(fingerprint.0));
+    Fingerprint(hasher.finalize().into())
+}
+
+fn entry_fingerprint(graph: &EventGraph, key: KeyIndex, event: EventIndex) -> Fingerprint {
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    let (event_type, state_key) = graph.keys().texts(key);
+    for part in [event_type, state_key] {
+        // Lengths come from events, which are at most 64 KiB.
+        hasher.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.update(graph.event_id_text(event));
+    Fingerprint(hasher.finalize().into())
 }

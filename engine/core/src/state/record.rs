@@ -1,62 +1,178 @@
-//! The nodes as records for storage: content-addressed, so a node is written once and shared by every state that has it.
+//! The nodes as records for storage: each is written once, under its number, and shared by every state that has it.
 
 use std::collections::BTreeMap;
 
 use super::{
     Fingerprint, StateMap,
-    node::{Slot, branch_fingerprint, entry_fingerprint},
+    node::{CHILDREN, LEAF_ENTRIES_MAX, Slot},
 };
-use crate::{event::StateKey, graph::EventGraph, id::EventId};
+use crate::graph::{EventGraph, EventIndex, dense_number};
 
-/// A node as it is stored under its fingerprint.
+dense_number! {
+    /// A dense number for a node of a room's states, in the order in which they were made: a child's is always smaller.
+    pub NodeIndex
+}
+
+impl NodeIndex {
+    /// Returns the number as it is stored, from 0.
+    pub fn number(self) -> u32 {
+        self.0.get() - 1
+    }
+
+    /// Returns the number that is stored so; `None` if no number is.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::from_usize(number as usize)
+    }
+}
+
+/// A node as it is stored under its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeRecord {
-    /// One entry.
-    Entry {
-        /// Its key.
-        key: StateKey,
-        /// The event that holds it.
-        event_id: EventId,
-    },
-    /// A branch.
-    Branch {
-        /// Which of the 16 children are there, child 0 in the lowest bit.
-        bitmap: u16,
-        /// Their fingerprints, in order; as many as `bitmap` has ones.
-        children: Vec<Fingerprint>,
-    },
+pub struct NodeRecord {
+    /// The fingerprint of the subtree.
+    pub fingerprint: Fingerprint,
+    /// What is below.
+    pub content: NodeContent,
 }
 
 impl NodeRecord {
-    /// Returns the fingerprint that a record has by its content; `None` for a branch that can't be one.
-    fn fingerprint(&self) -> Option<Fingerprint> {
-        match self {
-            Self::Entry { key, event_id } => Some(entry_fingerprint(key, event_id)),
-            Self::Branch { bitmap, children } => {
-                let well_formed = !children.is_empty() && bitmap.count_ones() as usize == children.len();
-                well_formed.then(|| branch_fingerprint(*bitmap, children.iter().copied()))
-            }
-        }
+    /// Checks what does not depend on other records.
+    pub(crate) fn check_form(&self, number: NodeIndex) -> Result<(), UnusableNode> {
+        let well_formed = match &self.content {
+            NodeContent::Leaf(entries) => (1..=LEAF_ENTRIES_MAX).contains(&entries.len()),
+            // Children come before their parents, so branches can't lead in a circle.
+            NodeContent::Branch { children, .. } => children.iter().flatten().all(|child| *child < number),
+        };
+        if well_formed { Ok(()) } else { Err(UnusableNode::Corrupt(number)) }
     }
+}
+
+/// What is below a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeContent {
+    /// At most 64 entries, sorted by event.
+    Leaf(Vec<EntryRecord>),
+    /// More than that.
+    Branch {
+        /// How many entries there are below.
+        len: u32,
+        /// The children, by the digit of the path that leads to them.
+        children: [Option<NodeIndex>; CHILDREN],
+    },
+}
+
+/// An entry of a leaf. The key that the event holds is the event's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryRecord {
+    /// The event, by its number.
+    pub event: EventIndex,
+    /// The first eight digits of the key's path.
+    pub path_prefix: u32,
 }
 
 /// Why a stored state can't be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableNode {
     /// A node is not there.
-    #[error("snapshot node {0} is missing")]
-    Missing(Fingerprint),
-    /// A record does not have the fingerprint it is stored under.
-    #[error("snapshot node {0} is not what its fingerprint says")]
-    Corrupt(Fingerprint),
-    /// A node names an event that the room does not have.
-    #[error("a snapshot names {0}, which is not known")]
-    UnknownEvent(EventId),
+    #[error("snapshot node {0:?} is missing")]
+    Missing(NodeIndex),
+    /// A record does not have the fingerprint that it says.
+    #[error("snapshot node {0:?} is not what its fingerprint says")]
+    Corrupt(NodeIndex),
+    /// A node names an event that the room does not have, or none that can be in a state.
+    #[error("a snapshot names event {0:?}, which is not a state event of the room")]
+    NoStateEvent(EventIndex),
+}
+
+/// Gives nodes their numbers.
+#[derive(Debug, Default)]
+pub struct NodeNumbers {
+    next: usize,
+}
+
+impl NodeNumbers {
+    /// Goes on after so many numbers.
+    pub fn after(given: u32) -> Self {
+        Self { next: given as usize }
+    }
+
+    /// Returns how many numbers were given.
+    pub fn given(&self) -> u32 {
+        // What `give` gives fits.
+        u32::try_from(self.next).unwrap_or(u32::MAX)
+    }
+
+    fn give(&mut self) -> Option<NodeIndex> {
+        let number = NodeIndex::from_usize(self.next)?;
+        self.next += 1;
+        Some(number)
+    }
+}
+
+impl StateMap {
+    /// Returns a state of a room that is in a store, by the number of its root.
+    pub(crate) fn stored(root: Option<NodeIndex>) -> Self {
+        Self { root: root.map_or(Slot::Empty, Slot::Stored) }
+    }
+
+    /// Returns the number of the root; `None` for the empty state and one that was never [numbered](Self::number_nodes).
+    pub fn root_number(&self) -> Option<NodeIndex> {
+        self.root.number()
+    }
+
+    /// Gives every node that has none a number, and adds their records to `records`: children before parents. `None` if there
+    /// are no numbers left.
+    ///
+    /// Costs what is new: a subtree that has its number is not visited.
+    pub fn number_nodes(
+        &self,
+        graph: &EventGraph,
+        numbers: &mut NodeNumbers,
+        records: &mut Vec<(NodeIndex, NodeRecord)>,
+    ) -> Option<()> {
+        number_below(graph, &self.root, 0, numbers, records)
+    }
+}
+
+/// At most 64 levels deep, by the length of a path.
+fn number_below(
+    graph: &EventGraph,
+    slot: &Slot,
+    depth: usize,
+    numbers: &mut NodeNumbers,
+    records: &mut Vec<(NodeIndex, NodeRecord)>,
+) -> Option<()> {
+    if slot.number().is_some() {
+        return Some(());
+    }
+    let Some(fingerprint) = slot.fingerprint(graph, depth) else { return Some(()) };
+    let content = match slot {
+        Slot::Empty | Slot::Stored(_) => return Some(()),
+        Slot::Leaf(leaf) => {
+            let entries = leaf.entries().iter();
+            let mut entries: Vec<EntryRecord> = entries
+                .map(|(key, event)| EntryRecord { event: *event, path_prefix: graph.keys().path_prefix(*key) })
+                .collect();
+            entries.sort_unstable();
+            NodeContent::Leaf(entries)
+        }
+        Slot::Branch(branch) => {
+            let mut children = [None; CHILDREN];
+            for (number, child) in children.iter_mut().zip(branch.children()) {
+                number_below(graph, child, depth + 1, numbers, records)?;
+                *number = child.number();
+            }
+            NodeContent::Branch { len: u32::try_from(slot.len()).ok()?, children }
+        }
+    };
+    let number = numbers.give()?;
+    slot.set_number(number);
+    records.push((number, NodeRecord { fingerprint, content }));
+    Some(())
 }
 
 /// Loaded nodes, shared between the states of a room that are loaded with the same cache.
-#[derive(Default)]
-pub struct NodeCache(BTreeMap<Fingerprint, Slot>);
+#[derive(Debug, Default)]
+pub struct NodeCache(BTreeMap<NodeIndex, Slot>);
 
 /// Loads a state from its records, in rounds, one for each level of the tree.
 ///
@@ -64,24 +180,23 @@ pub struct NodeCache(BTreeMap<Fingerprint, Slot>);
 /// Every node is checked against its fingerprint.
 #[derive(Debug)]
 pub struct StateLoader {
-    root: Fingerprint,
-    wanted: Vec<Fingerprint>,
-    /// Those whose children are still to come, parents before children.
-    branches: Vec<(Fingerprint, u16, Vec<Fingerprint>)>,
+    root: Option<NodeIndex>,
+    wanted: Vec<NodeIndex>,
+    /// What was supplied; with a branch's number come those of its children before it.
+    supplied: BTreeMap<NodeIndex, (usize, NodeRecord)>,
+    depth: usize,
 }
 
 impl StateLoader {
-    /// Begins to load the state with this fingerprint.
-    pub fn new(root: Fingerprint, cache: &NodeCache) -> Self {
-        let mut loader = Self { root, wanted: Vec::new(), branches: Vec::new() };
-        if root != Fingerprint::of_empty() {
-            loader.want(vec![root], cache);
-        }
+    /// Begins to load the state with this root, `None` for the empty state.
+    pub fn new(root: Option<NodeIndex>, cache: &NodeCache) -> Self {
+        let mut loader = Self { root, wanted: Vec::new(), supplied: BTreeMap::new(), depth: 0 };
+        loader.want(root.into_iter().collect(), cache);
         loader
     }
 
     /// Returns the nodes to read next, sorted, each once; none when all are there.
-    pub fn wanted(&self) -> &[Fingerprint] {
+    pub fn wanted(&self) -> &[NodeIndex] {
         &self.wanted
     }
 
@@ -89,35 +204,19 @@ impl StateLoader {
     ///
     /// # Errors
     ///
-    /// When a node is missing, is not what its fingerprint says, or names an event that the graph lacks.
-    pub fn supply(
-        &mut self,
-        records: Vec<Option<NodeRecord>>,
-        graph: &EventGraph,
-        cache: &mut NodeCache,
-    ) -> Result<(), UnusableNode> {
+    /// When a node is missing or can't be one.
+    pub fn supply(&mut self, records: Vec<Option<NodeRecord>>, cache: &NodeCache) -> Result<(), UnusableNode> {
         let mut next = Vec::new();
         let mut records = records.into_iter();
-        for fingerprint in std::mem::take(&mut self.wanted) {
-            let record = records.next().flatten().ok_or(UnusableNode::Missing(fingerprint))?;
-            // Checked at once, so that branches can't lead in a circle.
-            if record.fingerprint() != Some(fingerprint) {
-                return Err(UnusableNode::Corrupt(fingerprint));
+        for number in std::mem::take(&mut self.wanted) {
+            let record = records.next().flatten().ok_or(UnusableNode::Missing(number))?;
+            record.check_form(number)?;
+            if let NodeContent::Branch { children, .. } = &record.content {
+                next.extend(children.iter().flatten());
             }
-            match record {
-                NodeRecord::Entry { key, event_id } => {
-                    let key = graph.keys().get(&key.event_type, &key.state_key);
-                    let (Some(key), Some(event)) = (key, graph.index_of(&event_id)) else {
-                        return Err(UnusableNode::UnknownEvent(event_id));
-                    };
-                    cache.0.insert(fingerprint, Slot::Entry(key, event));
-                }
-                NodeRecord::Branch { bitmap, children } => {
-                    next.extend(children.iter().copied());
-                    self.branches.push((fingerprint, bitmap, children));
-                }
-            }
+            self.supplied.insert(number, (self.depth, record));
         }
+        self.depth += 1;
         self.want(next, cache);
         Ok(())
     }
@@ -126,69 +225,49 @@ impl StateLoader {
     ///
     /// # Errors
     ///
-    /// When something is still wanted.
-    pub fn finish(self, cache: &mut NodeCache) -> Result<StateMap, UnusableNode> {
-        for (fingerprint, bitmap, children) in self.branches.into_iter().rev() {
-            let digits = (0..16).filter(|digit| bitmap >> digit & 1 == 1);
-            let children = digits.zip(&children).map(|(digit, child)| Some((digit, cache.0.get(child)?.clone())));
-            let children: Option<Vec<_>> = children.collect();
-            let children = children.ok_or(UnusableNode::Missing(fingerprint))?;
-            cache.0.insert(fingerprint, Slot::of_children(children));
-        }
-        let root = match self.root {
-            root if root == Fingerprint::of_empty() => Slot::Empty,
-            root => cache.0.get(&root).cloned().ok_or(UnusableNode::Missing(root))?,
-        };
-        Ok(StateMap { root })
-    }
-
-    fn want(&mut self, mut fingerprints: Vec<Fingerprint>, cache: &NodeCache) {
-        fingerprints.retain(|fingerprint| !cache.0.contains_key(fingerprint));
-        fingerprints.sort_unstable();
-        fingerprints.dedup();
-        self.wanted = fingerprints;
-    }
-}
-
-impl StateMap {
-    /// Returns the nodes of this state that none of `bases` has, children before parents, each with its fingerprint.
-    ///
-    /// Costs what differs: a subtree that a base has at the same place is not visited.
-    pub fn nodes_beyond(&self, graph: &EventGraph, bases: &[&Self]) -> Vec<(Fingerprint, NodeRecord)> {
-        let mut found = Vec::new();
-        let bases: Vec<Slot> = bases.iter().map(|base| base.root.clone()).collect();
-        collect_beyond(graph, &self.root, &bases, 0, &mut found);
-        found
-    }
-}
-
-fn collect_beyond(
-    graph: &EventGraph,
-    slot: &Slot,
-    bases: &[Slot],
-    depth: usize,
-    found: &mut Vec<(Fingerprint, NodeRecord)>,
-) {
-    // An entry stands higher in one tree than in another, so a base's entry counts wherever its path leads.
-    if bases.iter().any(|base| base.is_same(slot) || base.fingerprint(graph) == slot.fingerprint(graph)) {
-        return;
-    }
-    let record = match slot {
-        Slot::Empty => return,
-        Slot::Entry(key, event) => {
-            NodeRecord::Entry { key: graph.keys().key(*key).clone(), event_id: graph.event(*event).event_id.clone() }
-        }
-        Slot::Branch(branch) => {
-            let digits = (0..16).filter(|digit| branch.bitmap() >> digit & 1 == 1);
-            for (digit, child) in digits.zip(branch.children()) {
-                let below: Vec<Slot> = bases.iter().map(|base| base.child_at(graph.keys(), depth, digit)).collect();
-                collect_beyond(graph, child, &below, depth + 1, found);
+    /// When something is still wanted, a node names what is no state event of the graph, or it is not what its fingerprint says.
+    pub fn finish(self, graph: &EventGraph, cache: &mut NodeCache) -> Result<StateMap, UnusableNode> {
+        for (number, (depth, record)) in self.supplied {
+            let slot = match record.content {
+                NodeContent::Leaf(entries) => {
+                    let mut held = Vec::with_capacity(entries.len());
+                    for EntryRecord { event, .. } in entries {
+                        let key = (event.as_usize() < graph.len()).then(|| graph.key(event)).flatten();
+                        held.push((key.ok_or(UnusableNode::NoStateEvent(event))?, event));
+                    }
+                    held.sort_unstable();
+                    held.dedup_by_key(|(key, _)| *key);
+                    Slot::of_entries(graph.keys(), held, depth)
+                }
+                NodeContent::Branch { children, len } => {
+                    let mut slots: [Slot; CHILDREN] = Default::default();
+                    for (slot, child) in slots.iter_mut().zip(children) {
+                        let Some(child) = child else { continue };
+                        *slot = cache.0.get(&child).ok_or(UnusableNode::Missing(child))?.clone();
+                    }
+                    Slot::of_loaded_children(slots)
+                        .filter(|slot| slot.len() == len as usize)
+                        .ok_or(UnusableNode::Corrupt(number))?
+                }
+            };
+            if slot.fingerprint(graph, depth) != Some(record.fingerprint) {
+                return Err(UnusableNode::Corrupt(number));
             }
-            NodeRecord::Branch {
-                bitmap: branch.bitmap(),
-                children: branch.children().iter().map(|child| child.fingerprint(graph)).collect(),
-            }
+            slot.set_number(number);
+            cache.0.insert(number, slot);
         }
-    };
-    found.push((slot.fingerprint(graph), record));
+        Ok(StateMap {
+            root: match self.root {
+                None => Slot::Empty,
+                Some(root) => cache.0.get(&root).cloned().ok_or(UnusableNode::Missing(root))?,
+            },
+        })
+    }
+
+    fn want(&mut self, mut numbers: Vec<NodeIndex>, cache: &NodeCache) {
+        numbers.retain(|number| !cache.0.contains_key(number) && !self.supplied.contains_key(number));
+        numbers.sort_unstable();
+        numbers.dedup();
+        self.wanted = numbers;
+    }
 }

@@ -33,7 +33,7 @@ fn event(number: u32) -> Event {
 fn graph() -> EventGraph {
     let mut graph = EventGraph::new(RoomVersion::V11.rules());
     for number in 0..2 * KEYS {
-        graph.insert(event(number).into(), None, false).unwrap();
+        graph.insert(&event(number), None, false).unwrap();
     }
     graph
 }
@@ -61,13 +61,16 @@ fn with(graph: &EventGraph, state: &StateMap, number: u32) -> StateMap {
 /// A store of node records.
 #[derive(Default)]
 struct Records {
-    nodes: BTreeMap<Fingerprint, NodeRecord>,
+    nodes: BTreeMap<NodeIndex, NodeRecord>,
+    numbers: NodeNumbers,
     reads: usize,
 }
 
 impl Records {
-    fn put(&mut self, graph: &EventGraph, state: &StateMap, bases: &[&StateMap]) -> usize {
-        let records = state.nodes_beyond(graph, bases);
+    /// Stores what is new of a state; returns how many nodes that is.
+    fn put(&mut self, graph: &EventGraph, state: &StateMap) -> usize {
+        let mut records = Vec::new();
+        state.number_nodes(graph, &mut self.numbers, &mut records).unwrap();
         let count = records.len();
         self.nodes.extend(records);
         count
@@ -76,16 +79,16 @@ impl Records {
     fn load(
         &mut self,
         graph: &EventGraph,
-        fingerprint: Fingerprint,
+        root: Option<NodeIndex>,
         cache: &mut NodeCache,
     ) -> Result<StateMap, UnusableNode> {
-        let mut loader = StateLoader::new(fingerprint, cache);
+        let mut loader = StateLoader::new(root, cache);
         while !loader.wanted().is_empty() {
             self.reads += loader.wanted().len();
-            let records = loader.wanted().iter().map(|fingerprint| self.nodes.get(fingerprint).cloned()).collect();
-            loader.supply(records, graph, cache)?;
+            let records = loader.wanted().iter().map(|number| self.nodes.get(number).cloned()).collect();
+            loader.supply(records, cache)?;
         }
-        loader.finish(cache)
+        loader.finish(graph, cache)
     }
 }
 
@@ -97,7 +100,8 @@ fn the_shape_depends_on_the_content_alone() {
     let with_detours = (500..600).fold(state(&graph, 0..600), |state, number| without(&graph, &state, number));
     assert_eq!(at_once.fingerprint(&graph), one_by_one.fingerprint(&graph));
     assert_eq!(at_once.fingerprint(&graph), with_detours.fingerprint(&graph));
-    assert_eq!(with_detours.nodes_beyond(&graph, &[&at_once]), []);
+    let entries = |state: &StateMap| state.iter().collect::<Vec<_>>();
+    assert_eq!(entries(&with_detours), entries(&at_once), "leaf by leaf");
     assert_eq!(at_once.len(), 500);
     assert_ne!(at_once.fingerprint(&graph), state(&graph, 1..501).fingerprint(&graph));
 }
@@ -107,7 +111,7 @@ fn the_fingerprint_does_not_depend_on_the_numbers_of_events_and_keys() {
     let ascending = graph();
     let mut descending = EventGraph::new(RoomVersion::V11.rules());
     for number in (0..300).rev() {
-        descending.insert(event(number).into(), None, false).unwrap();
+        descending.insert(&event(number), None, false).unwrap();
     }
     let fingerprint = |graph: &EventGraph| state(graph, 100..300).fingerprint(graph);
     assert_eq!(fingerprint(&ascending), fingerprint(&descending));
@@ -140,7 +144,7 @@ fn entries_are_found_replaced_and_removed() {
         .collect();
     assert_eq!(State::new(&graph, &after).to_map(), expected);
     assert_eq!(State::new(&graph, &after).len(), 200);
-    assert_eq!(State::new(&graph, &before).get("org.example", "key 7"), Some(&event(7).event_id));
+    assert_eq!(State::new(&graph, &before).get("org.example", "key 7"), Some(event(7).event_id));
     assert_eq!(State::new(&graph, &after).get("org.example", "key 8"), None);
     assert_eq!(State::new(&graph, &after).get("org.example", "no such key"), None);
 }
@@ -179,7 +183,7 @@ fn differences_of_small_states_are_those_of_their_entries() {
 fn newer_entries_are_found_without_the_others() {
     let graph = graph();
     let state = with(&graph, &with(&graph, &state(&graph, 0..1000), 17 + KEYS), 1001);
-    let newer: Vec<_> = state.entries_since(index(&graph, 1000)).map(|(_, event)| event).collect();
+    let newer: Vec<_> = state.entries_since(&graph, index(&graph, 1000)).map(|(_, event)| event).collect();
     let mut expected = [index(&graph, 1001), index(&graph, 17 + KEYS)];
     let mut found = newer;
     found.sort();
@@ -188,38 +192,50 @@ fn newer_entries_are_found_without_the_others() {
 }
 
 #[test]
+fn an_edit_that_changes_nothing_makes_no_node() {
+    let graph = graph();
+    for count in [1, 50, 2000] {
+        let base = state(&graph, 0..count);
+        let same = base.with_edits(&graph, vec![(key(&graph, 0), Some(index(&graph, 0))), (key(&graph, 2200), None)]);
+        assert!(base.is_same(&same), "{count} entries");
+    }
+}
+
+#[test]
 fn an_edit_stores_only_the_nodes_on_its_way() {
     let graph = graph();
     let mut records = Records::default();
     let base = state(&graph, 0..2000);
-    let all = records.put(&graph, &base, &[]);
+    let all = records.put(&graph, &base);
+    assert!((2000 / 64..2000 / 4).contains(&all), "{all} nodes");
     let edited = with(&graph, &base, 77 + KEYS);
-    let new = records.put(&graph, &edited, &[&base]);
-    assert!(all > 2000);
-    assert!(new <= 6, "{new} nodes for one edit");
+    let new = records.put(&graph, &edited);
+    assert!(new <= 4, "{new} nodes for one edit");
+    assert_eq!(records.put(&graph, &edited), 0);
 
     let mut cache = NodeCache::default();
-    let loaded = records.load(&graph, edited.fingerprint(&graph), &mut cache).unwrap();
+    let loaded = records.load(&graph, edited.root_number(), &mut cache).unwrap();
     assert_eq!(State::new(&graph, &loaded), State::new(&graph, &edited));
+    assert_eq!(records.put(&graph, &loaded), 0, "what was loaded has its numbers");
     let reads_before = records.reads;
-    let base_again = records.load(&graph, base.fingerprint(&graph), &mut cache).unwrap();
+    let base_again = records.load(&graph, base.root_number(), &mut cache).unwrap();
     assert_eq!(base_again.len(), 2000);
-    assert!(records.reads - reads_before <= 6, "shared nodes are read once");
+    assert!(records.reads - reads_before <= 4, "shared nodes are read once");
 }
 
 #[test]
-fn every_state_of_a_history_can_be_loaded_from_the_nodes_beyond_its_base() {
+fn every_state_of_a_history_can_be_loaded() {
     let graph = graph();
     let mut records = Records::default();
     let mut history = vec![StateMap::new()];
-    for number in 0..64 {
+    for number in 0..200 {
         let last = history.last().unwrap();
         let next = if number % 5 == 4 { without(&graph, last, number / 2) } else { with(&graph, last, number) };
-        records.put(&graph, &next, &[last]);
+        records.put(&graph, &next);
         history.push(next);
     }
     for state in &history {
-        let loaded = records.load(&graph, state.fingerprint(&graph), &mut NodeCache::default()).unwrap();
+        let loaded = records.load(&graph, state.root_number(), &mut NodeCache::default()).unwrap();
         assert_eq!(State::new(&graph, &loaded).to_map(), State::new(&graph, state).to_map());
     }
 }
@@ -228,20 +244,37 @@ fn every_state_of_a_history_can_be_loaded_from_the_nodes_beyond_its_base() {
 fn missing_forged_and_foreign_nodes_are_refused() {
     let graph = graph();
     let mut records = Records::default();
-    let base = state(&graph, 0..50);
-    records.put(&graph, &base, &[]);
-    let root = base.fingerprint(&graph);
+    let base = state(&graph, 0..500);
+    records.put(&graph, &base);
+    let root = base.root_number();
     let load = |records: &mut Records, graph: &EventGraph| {
         records.load(graph, root, &mut NodeCache::default()).map(|state| state.len())
     };
+    assert_eq!(load(&mut records, &graph), Ok(500));
     let foreign = EventGraph::new(RoomVersion::V11.rules());
-    assert!(matches!(load(&mut records, &foreign), Err(UnusableNode::UnknownEvent(_))));
-    let victim = state(&graph, [7]).fingerprint(&graph);
-    let entry = records.nodes.remove(&victim).unwrap();
-    assert_eq!(load(&mut records, &graph), Err(UnusableNode::Missing(victim)));
-    let NodeRecord::Entry { key, .. } = entry else { panic!("an entry") };
-    records.nodes.insert(victim, NodeRecord::Entry { key, event_id: event(8).event_id });
-    assert_eq!(load(&mut records, &graph), Err(UnusableNode::Corrupt(victim)));
+    assert!(matches!(load(&mut records, &foreign), Err(UnusableNode::NoStateEvent(_))));
+
+    let leaf = NodeIndex::FIRST;
+    let right = records.nodes.remove(&leaf).unwrap();
+    assert_eq!(load(&mut records, &graph), Err(UnusableNode::Missing(leaf)));
+    let NodeContent::Leaf(entries) = &right.content else { panic!("the first node is a leaf") };
+    let mut forge = |content: NodeContent| {
+        records.nodes.insert(leaf, NodeRecord { content, ..right.clone() });
+        load(&mut records, &graph)
+    };
+    // One entry less, another event at a key, no entries, itself as a child, too few entries for a branch.
+    let another = EventIndex::from_number(entries[0].event.number() + KEYS).unwrap();
+    let replaced = EntryRecord { event: another, ..entries[0] };
+    for content in [
+        NodeContent::Leaf(entries[1..].to_vec()),
+        NodeContent::Leaf([&[replaced], &entries[1..]].concat()),
+        NodeContent::Leaf(vec![]),
+        NodeContent::Branch { len: 65, children: [Some(leaf); 16] },
+        NodeContent::Branch { len: 0, children: [None; 16] },
+    ] {
+        assert_eq!(forge(content.clone()), Err(UnusableNode::Corrupt(leaf)), "{content:?}");
+    }
+    assert_eq!(forge(NodeContent::Leaf(entries.clone())), Ok(500));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Rooms for state resolution: events without PDUs, whose ids are the names of their lines.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{Author, Entries, Line, Names, decode, unsigned_event};
 use crate::{
@@ -19,13 +19,15 @@ pub(crate) struct TestGraph {
     version: RoomVersion,
     pub(crate) graph: EventGraph,
     pub(crate) names: Names,
+    events: BTreeMap<EventId, Event>,
     states_after: BTreeMap<EventId, StateMap>,
 }
 
 impl TestGraph {
     pub(crate) fn new(version: RoomVersion, text: &str) -> Self {
         let graph = EventGraph::new(version.rules());
-        let mut room = Self { version, graph, names: Names::default(), states_after: BTreeMap::new() };
+        let names = Names::default();
+        let mut room = Self { version, graph, names, events: BTreeMap::new(), states_after: BTreeMap::new() };
         for line in Line::all(text) {
             room.add(&line);
         }
@@ -44,12 +46,13 @@ impl TestGraph {
         let state_before = self.resolve_silently(&event.prev_events);
         self.names.put(line.name, &event.event_id);
         let event_id = event.event_id.clone();
-        let index = self.graph.insert(Arc::new(event), None, line.rejected).expect("the auth events come before");
+        let index = self.graph.insert(&event, None, line.rejected).expect("the auth events come before");
         let state_after = match self.graph.key(index) {
             Some(key) if !line.rejected => state_before.insert(&self.graph, key, index),
             _ => state_before,
         };
-        self.states_after.insert(event_id, state_after);
+        self.states_after.insert(event_id.clone(), state_after);
+        self.events.insert(event_id, event);
     }
 
     /// Returns the state after an event.
@@ -105,7 +108,7 @@ impl Author for TestGraph {
     }
 
     fn event(&self, event_id: &EventId) -> Option<&Event> {
-        Some(self.graph.event(self.graph.index_of(event_id)?))
+        self.events.get(event_id)
     }
 
     fn state_before(&self, prev_events: &[EventId]) -> Entries {

@@ -34,8 +34,7 @@ use ravel_core::{
         PowerLevels, SignedThirdPartyInvite, ThirdPartyInvite, ThirdPartyInviteContent, event_type,
     },
     event_auth::{
-        AuthEventsAsState, CitedAuthEvent, Refusal, StateLookup, auth_types_for_event, check_state_dependent,
-        check_state_independent,
+        CitedAuthEvent, Refusal, StateLookup, auth_types_for_event, check_state_dependent, check_state_independent,
     },
     id::{EventId, RoomId, UserId},
     room_version::RoomVersion,
@@ -75,13 +74,14 @@ pub fn check(version: RoomVersion, state: &str, event: &str) -> Result<(), Refus
     let cited: Vec<(Event, bool)> = cited(version, &state, &incoming);
     let mut event = incoming.event;
     event.auth_events = cited.iter().map(|(event, _)| event.event_id.clone()).collect();
-    let cited: Vec<_> = cited.iter().map(|(event, rejected)| CitedAuthEvent { event, rejected: *rejected }).collect();
     let create = state.events.get(&(event_type::CREATE.into(), String::new())).filter(|_| incoming.has_create);
-    check_state_independent(rules, &event, incoming.signed, create, &cited)?;
+    let create_id = create.map(|create| &create.event_id);
+    let auth_events: Vec<_> = cited.iter().map(|(event, rejected)| CitedAuthEvent::new(event, *rejected)).collect();
+    check_state_independent(rules, &event, incoming.signed, create_id, &auth_events)?;
 
     let by_state = check_state_dependent(rules, &event, &state);
     if incoming.omits.is_empty() {
-        let by_auth_events = check_state_dependent(rules, &event, &AuthEventsAsState { create, auth_events: &cited });
+        let by_auth_events = check_state_dependent(rules, &event, &as_state(&cited, create));
         assert_eq!(by_state, by_auth_events, "the auth events are all that the rules look at");
     }
     let selected = auth_types_for_event(rules, &event);
@@ -97,9 +97,13 @@ pub fn check_by_auth_events(version: RoomVersion, state: &str, event: &str) -> R
     let state = state_of(version, state);
     let incoming = event_of(version, event);
     let cited = cited(version, &state, &incoming);
-    let cited: Vec<_> = cited.iter().map(|(event, rejected)| CitedAuthEvent { event, rejected: *rejected }).collect();
     let create = state.events.get(&(event_type::CREATE.into(), String::new()));
-    check_state_dependent(version.rules(), &incoming.event, &AuthEventsAsState { create, auth_events: &cited })
+    check_state_dependent(version.rules(), &incoming.event, &as_state(&cited, create))
+}
+
+/// The state that auth events make up; the create event counts if they have none, as in room version 12.
+fn as_state<'a>(cited: &'a [(Event, bool)], create: Option<&'a Event>) -> Vec<&'a Event> {
+    cited.iter().map(|(event, _)| event).chain(create).collect()
 }
 
 fn cited(version: RoomVersion, state: &State, incoming: &Incoming) -> Vec<(Event, bool)> {

@@ -3,10 +3,10 @@
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 use ravel_core::{
-    event::StateKey,
+    graph::EventIndex,
     id::EventId,
-    room::{Check, Outcome, RecordedReason},
-    state::{Fingerprint, NodeRecord},
+    room::{Check, Outcome, PersistEvent, RecordedReason},
+    state::{EntryRecord, Fingerprint, NodeContent, NodeIndex, NodeRecord},
 };
 
 use crate::{Keyspace, Record};
@@ -64,22 +64,41 @@ impl Record for RoomRecord {
 pub(super) struct TimelineRecord {
     pub(super) outcome: u8,
     pub(super) reason: Option<ReasonRecord>,
-    pub(super) state_before: [u8; 32],
+    /// The root of the state before the event, if that is not empty.
+    pub(super) state_before: Option<u32>,
+    /// The root of the state after it, if that is not empty.
+    pub(super) state_after: Option<u32>,
+    /// How many snapshot nodes the room had with this event.
+    pub(super) nodes_numbered: u32,
 }
 
 impl Record for TimelineRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::Timelines;
+}
+
+impl TimelineRecord {
+    pub(super) fn of(event: &PersistEvent) -> Self {
+        Self {
+            outcome: outcome_to_byte(event.outcome),
+            reason: event.reason.as_ref().map(ReasonRecord::of),
+            state_before: event.state_before.map(NodeIndex::number),
+            state_after: event.state_after.map(NodeIndex::number),
+            nodes_numbered: event.nodes_numbered,
+        }
+    }
 }
 
 /// The sequence number of an event, by room and event id.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct EventRecord {
     pub(super) sequence: u64,
+    /// Its number in the room.
+    pub(super) number: u32,
 }
 
 impl Record for EventRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::Events;
 }
 
@@ -92,15 +111,17 @@ pub(super) struct ReasonRecord {
     sentence: String,
 }
 
-/// A node of the states' trees, by room and fingerprint.
+/// A node of the states' trees, by room and number. Numbers have four bytes each here: what bincode makes of a large one has five.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) enum SnapshotNodeRecord {
-    Entry { event_type: String, state_key: String, event_id: String },
-    Branch { bitmap: u16, children: Vec<[u8; 32]> },
+    /// For each entry the number of its event and the first digits of its key's path.
+    Leaf { fingerprint: [u8; 32], entries: Vec<[u8; 8]> },
+    /// The numbers of the children that are there, in order.
+    Branch { fingerprint: [u8; 32], len: u32, bitmap: u16, children: Vec<[u8; 4]> },
 }
 
 impl Record for SnapshotNodeRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::SnapshotNodes;
 }
 
@@ -108,11 +129,14 @@ impl Record for SnapshotNodeRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ExtremitiesRecord {
     pub(super) forward_extremities: Vec<String>,
-    pub(super) current_state: [u8; 32],
+    /// The root of the current state, if that is not empty.
+    pub(super) current_state: Option<u32>,
+    /// The number of the create event.
+    pub(super) create: Option<u32>,
 }
 
 impl Record for ExtremitiesRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::Extremities;
 }
 
@@ -156,34 +180,56 @@ impl ReasonRecord {
 
 impl SnapshotNodeRecord {
     pub(super) fn of(node: &NodeRecord) -> Self {
-        match node {
-            NodeRecord::Entry { key, event_id } => Self::Entry {
-                event_type: key.event_type.to_string(),
-                state_key: key.state_key.to_string(),
-                event_id: event_id.to_string(),
-            },
-            NodeRecord::Branch { bitmap, children } => {
-                Self::Branch { bitmap: *bitmap, children: children.iter().map(|child| child.0).collect() }
+        let fingerprint = node.fingerprint.0;
+        match &node.content {
+            NodeContent::Leaf(entries) => {
+                let entries = entries.iter().map(|EntryRecord { event, path_prefix }| {
+                    let mut bytes = [0; 8];
+                    let (number, path) = bytes.split_at_mut(4);
+                    number.copy_from_slice(&event.number().to_be_bytes());
+                    path.copy_from_slice(&path_prefix.to_be_bytes());
+                    bytes
+                });
+                Self::Leaf { fingerprint, entries: entries.collect() }
             }
+            NodeContent::Branch { len, children } => Self::Branch {
+                fingerprint,
+                len: *len,
+                bitmap: children.iter().rev().fold(0, |bitmap, child| bitmap << 1 | u16::from(child.is_some())),
+                children: children.iter().flatten().map(|child| child.number().to_be_bytes()).collect(),
+            },
         }
     }
 
     pub(super) fn into_node(self) -> Option<NodeRecord> {
-        Some(match self {
-            Self::Entry { event_type, state_key, event_id } => NodeRecord::Entry {
-                key: StateKey::new(event_type, state_key),
-                event_id: EventId::parse(&event_id).ok()?,
-            },
-            Self::Branch { bitmap, children } => {
-                NodeRecord::Branch { bitmap, children: children.into_iter().map(Fingerprint).collect() }
+        let (fingerprint, content) = match self {
+            Self::Leaf { fingerprint, entries } => {
+                let entries = entries.into_iter().map(|bytes| {
+                    let (number, path) = (bytes.first_chunk()?, bytes.last_chunk()?);
+                    let event = EventIndex::from_number(u32::from_be_bytes(*number))?;
+                    Some(EntryRecord { event, path_prefix: u32::from_be_bytes(*path) })
+                });
+                (fingerprint, NodeContent::Leaf(entries.collect::<Option<_>>()?))
             }
-        })
+            Self::Branch { fingerprint, len, bitmap, children } => {
+                let mut numbers = children.into_iter().map(|bytes| NodeIndex::from_number(u32::from_be_bytes(bytes)));
+                let mut children = [None; 16];
+                for (_, child) in children.iter_mut().enumerate().filter(|(digit, _)| bitmap >> digit & 1 == 1) {
+                    *child = Some(numbers.next()??);
+                }
+                if numbers.next().is_some() {
+                    return None;
+                }
+                (fingerprint, NodeContent::Branch { len, children })
+            }
+        };
+        Some(NodeRecord { fingerprint: Fingerprint(fingerprint), content })
     }
 }
 
 /// The keys. Numbers are big endian, so that keys sort as numbers do.
 pub(super) mod key {
-    use super::{Bytes, EventId, Fingerprint};
+    use super::{Bytes, EventId, EventIndex, NodeIndex};
     use crate::{Keyspace, StoreError};
 
     /// There while projections are dropped and computed again.
@@ -220,7 +266,11 @@ pub(super) mod key {
         [&room.to_be_bytes()[..], event_id.as_str().as_bytes()].concat().into()
     }
 
-    pub(in crate::log) fn node(room: u32, fingerprint: &Fingerprint) -> Bytes {
-        [&room.to_be_bytes()[..], &fingerprint.0].concat().into()
+    pub(in crate::log) fn event_facts(room: u32, event: EventIndex) -> Bytes {
+        [room.to_be_bytes(), event.number().to_be_bytes()].concat().into()
+    }
+
+    pub(in crate::log) fn node(room: u32, node: NodeIndex) -> Bytes {
+        [room.to_be_bytes(), node.number().to_be_bytes()].concat().into()
     }
 }

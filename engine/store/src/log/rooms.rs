@@ -5,7 +5,7 @@ use ravel_core::{
     id::RoomId,
     room::Room,
     room_version::RoomVersion,
-    state::{Fingerprint, NodeCache, StateLoader, StateMap},
+    state::{NodeCache, NodeIndex, StateLoader, StateMap},
 };
 
 use super::{
@@ -38,25 +38,30 @@ impl EventLog {
         let mut cache = NodeCache::default();
         let timeline = Scan::new(Keyspace::Timelines, KeyRange::prefix(key::room(*number)));
         let mut scan = Some(timeline.items(TIMELINE_PAGE));
+        let mut nodes_numbered = 0;
         while let Some(asked) = scan.take() {
             let page = self.store.scan(asked.clone()).await?;
             scan = page.next.as_ref().map(|cursor| asked.after(cursor));
-            self.restore_page(&mut room, *number, &mut cache, page.items).await?;
+            nodes_numbered =
+                self.restore_page(&mut room, *number, &mut cache, page.items).await?.unwrap_or(nodes_numbered);
         }
-        if let Some(extremities) = self.store.get_record::<ExtremitiesRecord>(key::room(*number)).await? {
-            let state = self.load_state(&room, *number, Fingerprint(extremities.current_state), &mut cache).await?;
-            room.restore_current_state(state);
-        }
+        let current_state = match self.store.get_record::<ExtremitiesRecord>(key::room(*number)).await? {
+            Some(extremities) => self.load_state(&room, *number, extremities.current_state, &mut cache).await?,
+            None => StateMap::new(),
+        };
+        room.restore_current_state(current_state, nodes_numbered);
         Ok(Some(room))
     }
 
+    /// Restores the events of a page; returns how many snapshot nodes the room had with the last of them.
     async fn restore_page(
         &self,
         room: &mut Room,
         number: u32,
         cache: &mut NodeCache,
         timeline: Vec<(Bytes, Bytes)>,
-    ) -> Result<(), LogError> {
+    ) -> Result<Option<u32>, LogError> {
+        let mut nodes_numbered = None;
         let mut sequences = Vec::with_capacity(timeline.len());
         for (key, _) in &timeline {
             sequences.push(key::timeline_sequence(key)?);
@@ -85,10 +90,15 @@ impl EventLog {
                 ),
                 None => None,
             };
-            let state = self.load_state(room, number, Fingerprint(record.state_before), cache).await?;
-            room.restore_event(&pdu, outcome, reason, state)?;
+            let state_before = self.load_state(room, number, record.state_before, cache).await?;
+            room.restore_event(&pdu, outcome, reason, state_before)?;
+            let state_after = self.load_state(room, number, record.state_after, cache).await?;
+            if !room.restore_state_after(state_after) {
+                return Err(LogError::BadProjection { event_id: event_id(), what: "another state after the event" });
+            }
+            nodes_numbered = Some(record.nodes_numbered);
         }
-        Ok(())
+        Ok(nodes_numbered)
     }
 
     /// Loads a state, reading the nodes that `cache` lacks in one look-up for each level of the tree.
@@ -96,13 +106,13 @@ impl EventLog {
         &self,
         room: &Room,
         number: u32,
-        fingerprint: Fingerprint,
+        root: Option<u32>,
         cache: &mut NodeCache,
     ) -> Result<StateMap, LogError> {
         let bad = |source| LogError::BadSnapshot { room_id: room.room_id().clone(), source };
-        let mut loader = StateLoader::new(fingerprint, cache);
+        let mut loader = StateLoader::new(root.and_then(NodeIndex::from_number), cache);
         while !loader.wanted().is_empty() {
-            let keys: Vec<Bytes> = loader.wanted().iter().map(|node| key::node(number, node)).collect();
+            let keys: Vec<Bytes> = loader.wanted().iter().map(|node| key::node(number, *node)).collect();
             let mut records = Vec::with_capacity(keys.len());
             for keys in keys.chunks(GET_KEYS_MAX) {
                 for (key, value) in keys.iter().zip(self.store.get_many(Keyspace::SnapshotNodes, keys).await?) {
@@ -110,8 +120,8 @@ impl EventLog {
                     records.push(record.and_then(SnapshotNodeRecord::into_node));
                 }
             }
-            loader.supply(records, room.graph(), cache).map_err(bad)?;
+            loader.supply(records, cache).map_err(bad)?;
         }
-        loader.finish(cache).map_err(bad)
+        loader.finish(room.graph(), cache).map_err(bad)
     }
 }

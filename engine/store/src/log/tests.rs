@@ -8,7 +8,7 @@ use ravel_core::{
     pdu::VerifiedPdu,
     room::{Check, Effect, Outcome, PersistEvent, Receipt, RecordedReason, Room},
     room_version::{RoomVersion, RoomVersionRules},
-    state::{Fingerprint, NodeRecord},
+    state::{NodeContent, NodeIndex},
 };
 
 use super::{
@@ -56,11 +56,11 @@ impl TestRoom {
             [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.join_rules", ""), ("m.room.member", sender)];
         let wanted =
             wanted.into_iter().filter(|(wanted, _)| *wanted != "m.room.join_rules" || content.contains("join"));
-        let auth: Vec<&EventId> = wanted.filter_map(|(kind, key)| state?.get(kind, key)).collect();
+        let auth: Vec<EventId> = wanted.filter_map(|(kind, key)| state?.get(kind, key)).collect();
         let json = format!(
             r#"{{"auth_events":[{}],"content":{content},"depth":{},"hashes":{{"sha256":"AA"}},"origin_server_ts":{},
                 "prev_events":[{}],"room_id":"{}","sender":"{sender}","signatures":{{}},{state_key}"type":"{kind}"}}"#,
-            list(auth),
+            list(auth.iter().collect()),
             self.judged.len() + 1,
             self.judged.len(),
             list(prev.to_vec()),
@@ -506,16 +506,22 @@ fn damage_of_projections_is_found_and_mended() {
     );
     check_damage(
         |batch, _| {
-            let record = TimelineRecord { outcome: 2, reason: None, state_before: [7; 32] };
+            let record = TimelineRecord {
+                outcome: 2,
+                reason: None,
+                state_before: Some(7),
+                state_after: None,
+                nodes_numbered: 0,
+            };
             batch.put_record(key::timeline(0, 4), &record).unwrap();
         },
-        &["!r:a, R3: its verdict differs", "!r:a, R3: the state before it differs"],
+        &["!r:a, R3: its verdict differs", "!r:a, R3: the state before or after it differs"],
         "mended",
     );
     check_damage(
         |batch, rooms| {
             let event_id = &rooms[0].judged[2].event.event_id;
-            batch.put_record(key::event(0, event_id), &EventRecord { sequence: 8 }).unwrap();
+            batch.put_record(key::event(0, event_id), &EventRecord { sequence: 8, number: 2 }).unwrap();
             batch.delete(Keyspace::Events, key::event(0, &rooms[0].judged[3].event.event_id));
         },
         &["!r:a, R2: its place in the log differs", "!r:a, R3: its place in the log differs"],
@@ -524,17 +530,18 @@ fn damage_of_projections_is_found_and_mended() {
     check_damage(
         |batch, rooms| {
             let (leaf, _) = rooms[0].judged[0].nodes.first().unwrap();
-            flip(batch, Keyspace::SnapshotNodes, key::node(0, leaf));
+            flip(batch, Keyspace::SnapshotNodes, key::node(0, *leaf));
             let (node, _) = rooms[0].judged[1].nodes.first().unwrap();
-            batch.delete(Keyspace::SnapshotNodes, key::node(0, node));
+            batch.delete(Keyspace::SnapshotNodes, key::node(0, *node));
             let (node, _) = rooms[1].judged[1].nodes.first().unwrap();
-            let record = SnapshotNodeRecord::Branch { bitmap: 3, children: vec![[1; 32]; 2] };
-            batch.put_record(key::node(1, node), &record).unwrap();
+            let record =
+                SnapshotNodeRecord::Branch { fingerprint: [1; 32], len: 65, bitmap: 3, children: vec![[0; 4]; 2] };
+            batch.put_record(key::node(1, *node), &record).unwrap();
         },
         &[
             &format!(
-                "corrupt snapshot_nodes at 0x{:.48}... (36 bytes): expected a record with a right checksum",
-                hex(&key::node(0, &TestRoom::forked("!r:a").judged[0].nodes.first().unwrap().0)),
+                "corrupt snapshot_nodes at 0x{}: expected a record with a right checksum",
+                hex(&key::node(0, TestRoom::forked("!r:a").judged[0].nodes.first().unwrap().0)),
             ),
             "!r:a, R1: a snapshot node is missing",
             "!s:a, S1: a snapshot node differs",
@@ -543,7 +550,8 @@ fn damage_of_projections_is_found_and_mended() {
     );
     check_damage(
         |batch, _| {
-            let record = ExtremitiesRecord { forward_extremities: vec!["$x".into()], current_state: [1; 32] };
+            let record =
+                ExtremitiesRecord { forward_extremities: vec!["$x".into()], current_state: Some(1), create: None };
             batch.put_record(key::room(0), &record).unwrap();
             batch.delete(Keyspace::Extremities, key::room(1));
         },
@@ -707,9 +715,11 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&event(Some(false)), "01 01 01 02 2465 02 7b7d 01 01 00");
     check(&event(Some(true)), "01 01 01 02 2465 02 7b7d 01 01 01");
     check(&RoomRecord { number: 251, room_version: "12".into() }, "01 fbfb00 02 3132");
-    check(&EventRecord { sequence: 65_536 }, "01 fc00000100");
+    check(&EventRecord { sequence: 65_536, number: 3 }, "02 fc00000100 03");
     let eights = "08".repeat(32);
-    check(&TimelineRecord { outcome: 0, reason: None, state_before: [8; 32] }, &format!("01 00 00 {eights}"));
+    let timeline =
+        TimelineRecord { outcome: 0, reason: None, state_before: None, state_after: Some(300), nodes_numbered: 301 };
+    check(&timeline, "02 00 00 00 01fb2c01 fb2d01");
     let reason = RecordedReason {
         check: Check::StateBefore,
         code: "join_while_banned".into(),
@@ -717,15 +727,17 @@ fn the_bytes_of_every_record_are_as_documented() {
         sentence: "no".into(),
     };
     check(
-        &TimelineRecord { outcome: 2, reason: Some(ReasonRecord::of(&reason)), state_before: [8; 32] },
-        &format!("01 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f {eights}"),
+        &TimelineRecord { outcome: 2, reason: Some(ReasonRecord::of(&reason)), ..timeline },
+        "02 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f 00 01fb2c01 fb2d01",
     );
-    let entry = SnapshotNodeRecord::Entry { event_type: "t".into(), state_key: String::new(), event_id: "$e".into() };
-    check(&entry, "01 00 01 74 00 02 2465");
-    let branch = SnapshotNodeRecord::Branch { bitmap: 0x8001, children: vec![[8; 32], [9; 32]] };
-    check(&branch, &format!("01 01 fb0180 02 {eights} {}", "09".repeat(32)));
-    let extremities = ExtremitiesRecord { forward_extremities: vec!["$e".into()], current_state: [8; 32] };
-    check(&extremities, &format!("01 01 02 2465 {eights}"));
+    let leaf = SnapshotNodeRecord::Leaf { fingerprint: [8; 32], entries: vec![[0, 0, 1, 2, 3, 4, 5, 6]] };
+    check(&leaf, &format!("02 00 {eights} 01 00000102 03040506"));
+    let children = vec![[0, 0, 0, 7], [0, 0, 1, 0]];
+    let branch = SnapshotNodeRecord::Branch { fingerprint: [8; 32], len: 70, bitmap: 0x8001, children };
+    check(&branch, &format!("02 01 {eights} 46 fb0180 02 00000007 00000100"));
+    let extremities =
+        ExtremitiesRecord { forward_extremities: vec!["$e".into()], current_state: Some(8), create: Some(0) };
+    check(&extremities, "02 01 02 2465 01 08 01 00");
 }
 
 #[test]
@@ -734,7 +746,14 @@ fn outcomes_and_checks_keep_their_numbers() {
     assert_eq!(outcomes, [Some(Outcome::Accepted), Some(Outcome::SoftFailed), Some(Outcome::Rejected), None]);
     for (check, byte) in [(Check::AuthEvents, "04"), (Check::StateBefore, "05"), (Check::CurrentState, "06")] {
         let reason = RecordedReason { check, code: "".into(), rule: "".into(), sentence: String::new() };
-        let record = TimelineRecord { outcome: 1, reason: Some(ReasonRecord::of(&reason)), state_before: [0; 32] };
+        let reason_record = Some(ReasonRecord::of(&reason));
+        let record = TimelineRecord {
+            outcome: 1,
+            reason: reason_record,
+            state_before: None,
+            state_after: None,
+            nodes_numbered: 0,
+        };
         let bytes = codec::encode(&record).unwrap();
         assert_eq!(hex(&bytes[1..8]), format!("0101{byte}00000000"));
         assert_eq!(ReasonRecord::of(&reason).into_reason(), Some(reason));
@@ -747,7 +766,7 @@ fn the_keys_are_as_documented() {
     assert_eq!(hex(&key::room(258)), "00000102");
     assert_eq!(hex(&key::timeline(1, 2)), "000000010000000000000002");
     assert_eq!(hex(&key::event(1, &EventId::parse("$e").unwrap())), "000000012465");
-    assert_eq!(hex(&key::node(1, &Fingerprint([8; 32]))), format!("00000001{}", "08".repeat(32)));
+    assert_eq!(hex(&key::node(1, NodeIndex::from_number(258).unwrap())), "0000000100000102");
     assert_eq!((key::HEAD, key::REBUILDING), (&b"log head"[..], &b"rebuilding"[..]));
     assert_eq!(key::timeline_sequence(&key::timeline(1, 2)).unwrap(), 2);
     for wrong in [&b""[..], b"12345678", b"1234567890123"] {
@@ -757,18 +776,26 @@ fn the_keys_are_as_documented() {
 
 #[test]
 fn node_records_are_what_the_core_gives() {
-    for room in [TestRoom::forked("!r:a")] {
-        let nodes = room.judged.iter().flat_map(|event| &event.nodes);
-        let (mut entries, mut branches) = (0, 0);
-        for (_, node) in nodes {
-            match node {
-                NodeRecord::Entry { .. } => entries += 1,
-                NodeRecord::Branch { .. } => branches += 1,
-            }
-            assert_eq!(SnapshotNodeRecord::of(node).into_node().as_ref(), Some(node));
-        }
-        assert!(entries > 5 && branches > 2, "{entries} {branches}");
+    let mut room = TestRoom::forked("!r:a");
+    // Enough entries for branches.
+    let mut last = room.judged[3].event.event_id.clone();
+    for number in 0..70 {
+        last = room.event("@a:a", "org.example", Some(&number.to_string()), "{}", &[&last]);
     }
-    let invalid = SnapshotNodeRecord::Entry { event_type: "t".into(), state_key: "".into(), event_id: "e".into() };
+    let (mut leaves, mut branches) = (0, 0);
+    for (_, node) in room.judged.iter().flat_map(|event| &event.nodes) {
+        match node.content {
+            NodeContent::Leaf(_) => leaves += 1,
+            NodeContent::Branch { .. } => branches += 1,
+        }
+        assert_eq!(SnapshotNodeRecord::of(node).into_node().as_ref(), Some(node));
+    }
+    assert!(leaves > 50 && branches > 2, "{leaves} {branches}");
+    let (fingerprint, len) = ([8; 32], 70);
+    for (bitmap, children) in [(1, vec![]), (1, vec![[0; 4]; 2]), (3, vec![[0; 4]]), (1, vec![[255; 4]])] {
+        let invalid = SnapshotNodeRecord::Branch { fingerprint, len, bitmap, children };
+        assert_eq!(invalid.clone().into_node(), None, "{invalid:?}");
+    }
+    let invalid = SnapshotNodeRecord::Leaf { fingerprint, entries: vec![[255; 8]] };
     assert_eq!(invalid.into_node(), None);
 }

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ravel_core::{
+    graph::EventIndex,
     id::{EventId, RoomId},
     room::Room,
-    state::Fingerprint,
+    state::NodeIndex,
 };
 
 use super::{
     EventLog, LogEntry, LogError, Replayed,
-    records::{
-        EventRecord, ExtremitiesRecord, Head, RoomRecord, SnapshotNodeRecord, TimelineRecord, key, outcome_to_byte,
-    },
+    event_facts::EventFactsRecord,
+    records::{EventRecord, ExtremitiesRecord, Head, RoomRecord, SnapshotNodeRecord, TimelineRecord, key},
     replay_entry,
 };
 use crate::{KeyRange, Keyspace, Record, Scan, StoreError, StoreExt, codec};
@@ -157,28 +157,36 @@ impl EventLog {
         let find =
             |what| Finding::Projection { room_id: room.room_id().clone(), event_id: Some(event_id.clone()), what };
         let event: Option<Option<EventRecord>> = self.stored(key::event(number, event_id), expected, findings).await?;
-        if event.is_some_and(|event| event != Some(EventRecord { sequence })) {
+        let place = EventRecord { sequence, number: persist.index.number() };
+        if event.is_some_and(|event| event != Some(place)) {
             findings.push(find("its place in the log differs"));
+        }
+        let facts: Option<Option<EventFactsRecord>> =
+            self.stored(key::event_facts(number, persist.index), expected, findings).await?;
+        if facts.is_some_and(|facts| facts != Some(EventFactsRecord::of(&persist.stored))) {
+            findings.push(find("what resolution reads of it differs"));
         }
         let timeline: Option<Option<TimelineRecord>> =
             self.stored(key::timeline(number, sequence), expected, findings).await?;
+        let expected_timeline = TimelineRecord::of(persist);
         match timeline {
             Some(None) => findings.push(find("it is missing in the timeline")),
             Some(Some(timeline)) => {
-                if timeline.outcome != outcome_to_byte(persist.outcome)
-                    || timeline.reason.and_then(super::ReasonRecord::into_reason) != persist.reason
-                {
+                let verdict = |timeline: &TimelineRecord| (timeline.outcome, timeline.reason.clone());
+                if verdict(&timeline) != verdict(&expected_timeline) {
                     findings.push(find("its verdict differs"));
                 }
-                if Fingerprint(timeline.state_before) != persist.state_before {
-                    findings.push(find("the state before it differs"));
+                let states =
+                    |timeline: &TimelineRecord| (timeline.state_before, timeline.state_after, timeline.nodes_numbered);
+                if states(&timeline) != states(&expected_timeline) {
+                    findings.push(find("the state before or after it differs"));
                 }
             }
             None => {}
         }
-        for (fingerprint, node) in &persist.nodes {
+        for (node_number, node) in &persist.nodes {
             let stored: Option<Option<SnapshotNodeRecord>> =
-                self.stored(key::node(number, fingerprint), expected, findings).await?;
+                self.stored(key::node(number, *node_number), expected, findings).await?;
             match stored {
                 Some(None) => findings.push(find("a snapshot node is missing")),
                 Some(Some(stored)) if stored.clone().into_node().as_ref() != Some(node) => {
@@ -199,9 +207,10 @@ impl EventLog {
     ) -> Result<(), LogError> {
         let stored: Option<Option<ExtremitiesRecord>> = self.stored(key::room(number), expected, findings).await?;
         let forward_extremities: Vec<String> = room.forward_extremities().iter().map(ToString::to_string).collect();
-        let current_state = room.current_state().fingerprint().0;
+        let current_state = room.current_state().map().root_number().map(NodeIndex::number);
+        let create = room.graph().create().map(EventIndex::number);
         let right = match stored {
-            Some(Some(stored)) => stored == ExtremitiesRecord { forward_extremities, current_state },
+            Some(Some(stored)) => stored == ExtremitiesRecord { forward_extremities, current_state, create },
             Some(None) => forward_extremities.is_empty(),
             None => true,
         };

@@ -1,0 +1,172 @@
+//! The event ids of a room, in 32 bytes where they are hashes.
+
+use std::hash::{DefaultHasher, Hasher};
+
+use hashbrown::HashTable;
+
+use super::{
+    EventIndex,
+    column::{Arena, Column, Span},
+};
+use crate::{id::EventId, signing::Base64Alphabet};
+
+/// The ids by number, and the numbers by id.
+#[derive(Debug, Default)]
+pub(super) struct EventIds {
+    ids: Column<StoredId>,
+    /// Those that are not hashes: the ids of room versions 1 and 2.
+    texts: Arena<u8>,
+    by_id: HashTable<EventIndex>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum StoredId {
+    Hash(Base64Alphabet, [u8; 32]),
+    Text(Span),
+}
+
+/// The characters of an id that is a hash.
+const HASH_ID_LEN: usize = 44;
+
+/// An id, spelled out.
+pub(super) enum IdText<'a> {
+    Hash([u8; HASH_ID_LEN]),
+    Text(&'a [u8]),
+}
+
+impl IdText<'_> {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Hash(bytes) => bytes,
+            Self::Text(bytes) => bytes,
+        }
+    }
+}
+
+impl EventIds {
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn index_of(&self, event_id: &EventId) -> Option<EventIndex> {
+        let wanted = Spelled::of(event_id);
+        self.by_id.find(wanted.hash(), |index| self.is(*index, &wanted)).copied()
+    }
+
+    /// Gives an id that is not there the next number; `None` if there is none left.
+    pub(super) fn push(&mut self, event_id: &EventId) -> Option<EventIndex> {
+        let index = EventIndex::from_usize(self.ids.len())?;
+        let spelled = Spelled::of(event_id);
+        let hash = spelled.hash();
+        let stored = match spelled {
+            Spelled::Hash(alphabet, bytes) => StoredId::Hash(alphabet, bytes),
+            Spelled::Text(text) => StoredId::Text(self.texts.store(text.as_bytes())?),
+        };
+        self.ids.push(stored);
+        let Self { ids, texts, by_id } = self;
+        by_id.insert_unique(hash, index, |index| match ids.get(index.as_usize()) {
+            Some(StoredId::Hash(_, bytes)) => hash_of_hash(bytes),
+            Some(StoredId::Text(span)) => hash_of_text(texts.get(*span)),
+            None => 0,
+        });
+        Some(index)
+    }
+
+    /// Returns the id at a place, nothing if there is none.
+    pub(super) fn text(&self, place: usize) -> IdText<'_> {
+        match self.ids.get(place) {
+            Some(StoredId::Hash(alphabet, bytes)) => {
+                let mut text = [b'$'; HASH_ID_LEN];
+                if let Some(hash) = text.get_mut(1..) {
+                    alphabet.encode(bytes, hash);
+                }
+                IdText::Hash(text)
+            }
+            Some(StoredId::Text(span)) => IdText::Text(self.texts.get(*span)),
+            None => IdText::Text(&[]),
+        }
+    }
+
+    pub(super) fn get(&self, place: usize) -> EventId {
+        // Ids come in as texts, so they go out as such. An id that is not there is only asked for by a computation that runs on what
+        // there is, and whose result does not count.
+        match std::str::from_utf8(self.text(place).as_bytes()) {
+            Ok(text) if !text.is_empty() => EventId::of_checked(text),
+            _ => EventId::of_checked("$absent"),
+        }
+    }
+
+    fn is(&self, index: EventIndex, wanted: &Spelled<'_>) -> bool {
+        match (self.ids.get(index.as_usize()), wanted) {
+            (Some(StoredId::Hash(alphabet, bytes)), Spelled::Hash(wanted_alphabet, wanted)) => {
+                alphabet == wanted_alphabet && bytes == wanted
+            }
+            (Some(StoredId::Text(span)), Spelled::Text(wanted)) => self.texts.get(*span) == wanted.as_bytes(),
+            _ => false,
+        }
+    }
+}
+
+/// An id, as it is stored.
+enum Spelled<'a> {
+    Hash(Base64Alphabet, [u8; 32]),
+    Text(&'a str),
+}
+
+impl<'a> Spelled<'a> {
+    fn of(event_id: &'a EventId) -> Self {
+        let text = event_id.as_str();
+        let hash = text.get(1..).filter(|_| text.len() == HASH_ID_LEN).and_then(Base64Alphabet::decode_hash);
+        hash.map_or(Self::Text(text), |(alphabet, bytes)| Self::Hash(alphabet, bytes))
+    }
+
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Hash(_, bytes) => hash_of_hash(bytes),
+            Self::Text(text) => hash_of_text(text.as_bytes()),
+        }
+    }
+}
+
+/// Who wants ids to collide here has to make events until their SHA-256 begin alike.
+fn hash_of_hash(bytes: &[u8; 32]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn hash_of_text(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EventIds;
+    use crate::id::EventId;
+
+    #[test]
+    fn ids_come_out_as_they_went_in() {
+        let ids = [
+            "$8yif6p8EqgoSten2BLje9ntKm720NyFLWQv9tn8memc",
+            "$8yif6p8EqgoSten2BLje9ntKm72-_yFLWQv9tn8memc",
+            "$8yif6p8EqgoSten2BLje9ntKm72+/yFLWQv9tn8memc",
+            // The last character has bits beyond the 32 bytes.
+            "$8yif6p8EqgoSten2BLje9ntKm720NyFLWQv9tn8memd",
+            "$8yif6p8EqgoSten2BLje9ntKm720NyFLWQv9tn8meém",
+            "$event:domain",
+            "$x",
+        ]
+        .map(|id| EventId::parse(id).unwrap());
+        let mut table = EventIds::default();
+        for (place, id) in ids.iter().enumerate() {
+            assert_eq!(table.index_of(id), None);
+            assert_eq!(table.push(id).unwrap().as_usize(), place);
+        }
+        for (place, id) in ids.iter().enumerate() {
+            let index = table.index_of(id).unwrap();
+            assert_eq!((index.as_usize(), &table.get(place)), (place, id));
+            assert_eq!(table.text(place).as_bytes(), id.as_str().as_bytes());
+        }
+        assert_eq!(table.len(), ids.len());
+    }
+}

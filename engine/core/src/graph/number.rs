@@ -1,0 +1,43 @@
+//! Dense local numbers.
+
+/// Makes a type for dense local numbers, which fit in four bytes also where there may be none.
+macro_rules! dense_number {
+    ($(#[$doc:meta])* $visibility:vis $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $visibility struct $name(std::num::NonZeroU32);
+
+        impl $name {
+            /// The lowest number.
+            pub(crate) const FIRST: Self = Self(std::num::NonZeroU32::MIN);
+
+            /// Returns the number for a place that is known when this is compiled.
+            #[allow(dead_code, reason = "not every kind of number is used in every way")]
+            pub(crate) const fn known(place: u32) -> Self {
+                match std::num::NonZeroU32::new(place + 1) {
+                    Some(number) => Self(number),
+                    None => Self::FIRST,
+                }
+            }
+
+            #[allow(dead_code, reason = "not every kind of number is used in every way")]
+            pub(crate) const fn as_usize(self) -> usize {
+                self.0.get() as usize - 1
+            }
+
+            /// Returns the number for a place; `None` if it is too large.
+            #[allow(dead_code, reason = "not every kind of number is used in every way")]
+            pub(crate) fn from_usize(place: usize) -> Option<Self> {
+                std::num::NonZeroU32::new(u32::try_from(place.checked_add(1)?).ok()?).map(Self)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "#{}", self.as_usize())
+            }
+        }
+    };
+}
+
+pub(crate) use dense_number;

@@ -1,0 +1,108 @@
+//! Reading states whose nodes are in a store, as far as they are in memory: see [`crate::graph::Missing`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use smallvec::SmallVec;
+
+use super::{
+    NodeIndex,
+    record::{EntryRecord, NodeContent},
+};
+use crate::graph::{EventGraph, EventIndex, KeyIndex};
+
+/// Calls `found` for each key at which states differ, as [`conflicts`](super::conflicts) does.
+///
+/// At most 64 levels deep, by the length of a path.
+pub(super) fn compare(
+    graph: &EventGraph,
+    nodes: &[Option<NodeIndex>],
+    found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>]),
+) {
+    if nodes.iter().all(|node| Some(node) == nodes.first()) {
+        return;
+    }
+    // All are asked for, so that all that are missing are loaded together.
+    let records: Vec<_> = nodes.iter().map(|node| node.map(|number| graph.stored_node(number))).collect();
+    let branches = records.iter().map(|record| match record.flatten()?.content {
+        NodeContent::Branch { children, .. } => Some(children),
+        NodeContent::Leaf(_) => None,
+    });
+    if let Some(branches) = branches.collect::<Option<Vec<_>>>() {
+        for digit in 0..16 {
+            let children = branches.iter().map(|children| children.get(digit).copied().flatten());
+            compare(graph, &children.collect::<Vec<_>>(), found);
+        }
+        return;
+    }
+    if records.iter().any(|record| matches!(record, Some(None))) {
+        return;
+    }
+    let events: Vec<BTreeSet<EventIndex>> = nodes
+        .iter()
+        .map(|node| {
+            let mut events = BTreeSet::new();
+            node.iter().for_each(|number| collect_since(graph, *number, 0, EventIndex::FIRST, &mut events));
+            events
+        })
+        .collect();
+    // What all hold is no conflict, whatever its key.
+    let mut by_key: BTreeMap<KeyIndex, SmallVec<[Option<EventIndex>; 4]>> = BTreeMap::new();
+    for (state, held) in events.iter().enumerate() {
+        for event in held.iter().filter(|event| !events.iter().all(|other| other.contains(event))) {
+            let Some(key) = graph.key(*event) else { continue };
+            let values = by_key.entry(key).or_insert_with(|| smallvec::smallvec![None; nodes.len()]);
+            if let Some(value) = values.get_mut(state) {
+                *value = Some(*event);
+            }
+        }
+    }
+    by_key.iter().for_each(|(key, values)| found(*key, values));
+}
+
+/// Returns the event that holds a key.
+pub(super) fn get(graph: &EventGraph, root: NodeIndex, wanted: KeyIndex) -> Option<EventIndex> {
+    let (mut node, mut depth) = (root, 0);
+    loop {
+        match &graph.stored_node(node)?.content {
+            NodeContent::Leaf(entries) => {
+                let path_prefix = graph.keys().path_prefix(wanted);
+                let alike = entries.iter().filter(|entry| entry.path_prefix == path_prefix);
+                return alike.map(|entry| entry.event).find(|event| graph.key(*event) == Some(wanted));
+            }
+            NodeContent::Branch { children, .. } => {
+                node = (*children.get(usize::from(graph.keys().digit(wanted, depth)))?)?;
+            }
+        }
+        depth += 1;
+    }
+}
+
+/// Returns the entries whose events have this number or a higher one.
+pub(super) fn entries_since(graph: &EventGraph, root: NodeIndex, lowest: EventIndex) -> Vec<(KeyIndex, EventIndex)> {
+    let mut events = BTreeSet::new();
+    collect_since(graph, root, graph.nodes_before(lowest), lowest, &mut events);
+    events.into_iter().filter_map(|event| Some((graph.key(event)?, event))).collect()
+}
+
+/// Collects the events from `lowest` on, of nodes from number `nodes_before` on: what an event is in was made after it.
+fn collect_since(
+    graph: &EventGraph,
+    node: NodeIndex,
+    nodes_before: u32,
+    lowest: EventIndex,
+    events: &mut BTreeSet<EventIndex>,
+) {
+    let mut pending = vec![node];
+    while let Some(node) = pending.pop() {
+        if node.number() < nodes_before {
+            continue;
+        }
+        match graph.stored_node(node).map(|record| &record.content) {
+            None => {}
+            Some(NodeContent::Leaf(entries)) => {
+                events.extend(entries.iter().map(|EntryRecord { event, .. }| *event).filter(|event| *event >= lowest));
+            }
+            Some(NodeContent::Branch { children, .. }) => pending.extend(children.iter().flatten()),
+        }
+    }
+}

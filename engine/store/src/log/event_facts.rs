@@ -1,0 +1,261 @@
+//! What resolution reads of an event, as a record: so that it parses no JSON, and reads nothing else of the event.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bincode::{Decode, Encode};
+use ravel_core::{
+    event::{
+        Content, CreateContent, Event, InvalidPowerLevels, JoinRule, MemberContent, Membership, NamedLevel,
+        PowerLevels, SignedThirdPartyInvite, ThirdPartyInvite, ThirdPartyInviteContent,
+    },
+    graph::{EventIndex, StoredEvent},
+    id::{EventId, RoomId, UserId},
+    room_version::RoomVersion,
+};
+
+use crate::{Keyspace, Record};
+
+/// The facts of an event, by room and number.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct EventFactsRecord {
+    event_id: String,
+    sender: String,
+    event_type: String,
+    /// `Some(None)` if it is the sender.
+    state_key: Option<Option<String>>,
+    origin_server_ts_ms: i64,
+    depth: i64,
+    auth_events: Vec<u32>,
+    power_levels: Option<u32>,
+    follows_create: Option<u32>,
+    rejected: bool,
+    nodes_before: u32,
+    content: ContentRecord,
+}
+
+impl Record for EventFactsRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::EventFacts;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+enum ContentRecord {
+    Other,
+    Member {
+        membership: Option<u8>,
+        join_authorised_via_users_server: Option<String>,
+        third_party_invite: Option<ThirdPartyInviteRecord>,
+    },
+    JoinRules(u8),
+    Create {
+        room_version: Option<String>,
+        creator: Option<String>,
+        additional_creators: Option<Vec<String>>,
+        federate: bool,
+    },
+    PowerLevels {
+        /// By the places of [`NamedLevel::ALL`].
+        named: [Option<i64>; 7],
+        users: BTreeMap<String, i64>,
+        events: BTreeMap<String, i64>,
+        notifications: BTreeMap<String, i64>,
+    },
+    /// Why they are invalid is not kept: only rejected events have such.
+    InvalidPowerLevels,
+    ThirdPartyInvite(Vec<[u8; 32]>),
+    Redaction(Option<String>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+enum ThirdPartyInviteRecord {
+    NoSigned,
+    Incomplete,
+    Signed { mxid: String, token: String, signed_bytes: Vec<u8>, signatures: Vec<[u8; 64]> },
+}
+
+/// The byte of a value is its place.
+const MEMBERSHIPS: [Membership; 6] =
+    [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban, Membership::Knock, Membership::Unknown];
+
+/// The byte of a value is its place.
+const JOIN_RULES: [JoinRule; 6] = [
+    JoinRule::Public,
+    JoinRule::Invite,
+    JoinRule::Knock,
+    JoinRule::Restricted,
+    JoinRule::KnockRestricted,
+    JoinRule::Other,
+];
+
+fn byte_of<T: PartialEq>(values: &[T], value: &T) -> u8 {
+    let place = values.iter().position(|other| other == value);
+    // There are few of each kind.
+    place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
+}
+
+fn value_of<T: Copy>(values: &[T], byte: u8) -> Option<T> {
+    values.get(usize::from(byte)).copied()
+}
+
+impl EventFactsRecord {
+    pub(super) fn of(stored: &StoredEvent) -> Self {
+        let event = &stored.event;
+        let state_key = event.state_key.as_deref();
+        Self {
+            event_id: event.event_id.to_string(),
+            sender: event.sender.to_string(),
+            event_type: event.event_type.to_string(),
+            state_key: state_key.map(|key| (key != event.sender.as_str()).then(|| key.to_owned())),
+            origin_server_ts_ms: event.origin_server_ts_ms,
+            depth: event.depth,
+            auth_events: stored.auth_events.iter().map(|index| index.number()).collect(),
+            power_levels: stored.power_levels.map(EventIndex::number),
+            follows_create: stored.follows_create.map(EventIndex::number),
+            rejected: stored.rejected,
+            nodes_before: stored.nodes_before,
+            content: ContentRecord::of(&event.content),
+        }
+    }
+
+    /// Returns the event; `None` if something in the record can't be.
+    pub(super) fn into_event(self, room_id: &RoomId) -> Option<StoredEvent> {
+        let sender = UserId::parse(&self.sender).ok()?;
+        let state_key = self.state_key.map(|key| key.map_or_else(|| sender.clone().into(), Arc::from));
+        let numbers = |numbers: Vec<u32>| numbers.into_iter().map(EventIndex::from_number).collect::<Option<Vec<_>>>();
+        Some(StoredEvent {
+            event: Arc::new(Event {
+                event_id: EventId::parse(&self.event_id).ok()?,
+                room_id: room_id.clone(),
+                carries_room_id: true,
+                sender,
+                event_type: self.event_type.into(),
+                state_key,
+                origin_server_ts_ms: self.origin_server_ts_ms,
+                depth: self.depth,
+                prev_events: Box::default(),
+                auth_events: Box::default(),
+                content: self.content.into_content()?,
+                oversized_field: false,
+            }),
+            auth_events: numbers(self.auth_events)?,
+            power_levels: self.power_levels.and_then(EventIndex::from_number),
+            follows_create: self.follows_create.and_then(EventIndex::from_number),
+            rejected: self.rejected,
+            nodes_before: self.nodes_before,
+        })
+    }
+}
+
+impl ContentRecord {
+    fn of(content: &Content) -> Self {
+        let text = |text: &Arc<str>| text.to_string();
+        let levels =
+            |levels: &BTreeMap<Arc<str>, i64>| levels.iter().map(|(name, level)| (text(name), *level)).collect();
+        match content {
+            Content::Create(create) => Self::Create {
+                room_version: create.room_version.map(|version| version.as_str().to_owned()),
+                creator: create.creator.as_ref().map(text),
+                additional_creators: create
+                    .additional_creators
+                    .as_ref()
+                    .map(|creators| creators.iter().map(ToString::to_string).collect()),
+                federate: create.federate,
+            },
+            Content::Member(member) => Self::Member {
+                membership: member.membership.map(|membership| byte_of(&MEMBERSHIPS, &membership)),
+                join_authorised_via_users_server: member.join_authorised_via_users_server.as_ref().map(text),
+                third_party_invite: member.third_party_invite.as_ref().map(ThirdPartyInviteRecord::of),
+            },
+            Content::JoinRules(join_rule) => Self::JoinRules(byte_of(&JOIN_RULES, join_rule)),
+            Content::PowerLevels(Ok(content)) => Self::PowerLevels {
+                named: NamedLevel::ALL.map(|level| content.named.get(&level).copied()),
+                users: levels(&content.users),
+                events: levels(&content.events),
+                notifications: levels(&content.notifications),
+            },
+            Content::PowerLevels(Err(_)) => Self::InvalidPowerLevels,
+            Content::ThirdPartyInvite(invite) => Self::ThirdPartyInvite(invite.public_keys.to_vec()),
+            Content::Redaction(redacts) => Self::Redaction(redacts.as_ref().map(ToString::to_string)),
+            Content::Other => Self::Other,
+        }
+    }
+
+    fn into_content(self) -> Option<Content> {
+        let levels =
+            |levels: BTreeMap<String, i64>| levels.into_iter().map(|(name, level)| (name.into(), level)).collect();
+        Some(match self {
+            Self::Other => Content::Other,
+            Self::Create { room_version, creator, additional_creators, federate } => {
+                let users =
+                    |users: Vec<String>| users.iter().map(|user| UserId::parse(user).ok()).collect::<Option<_>>();
+                Content::Create(CreateContent {
+                    room_version: room_version.as_deref().and_then(RoomVersion::parse),
+                    creator: creator.map(Arc::from),
+                    additional_creators: match additional_creators {
+                        Some(creators) => Some(users(creators)?),
+                        None => None,
+                    },
+                    federate,
+                })
+            }
+            Self::Member { membership, join_authorised_via_users_server, third_party_invite } => {
+                Content::Member(MemberContent {
+                    membership: match membership {
+                        Some(byte) => Some(value_of(&MEMBERSHIPS, byte)?),
+                        None => None,
+                    },
+                    join_authorised_via_users_server: join_authorised_via_users_server.map(Arc::from),
+                    third_party_invite: third_party_invite.map(ThirdPartyInviteRecord::into_invite),
+                })
+            }
+            Self::JoinRules(byte) => Content::JoinRules(value_of(&JOIN_RULES, byte)?),
+            Self::PowerLevels { named, users, events, notifications } => {
+                let named = NamedLevel::ALL.into_iter().zip(named).filter_map(|(level, value)| Some((level, value?)));
+                Content::PowerLevels(Ok(Arc::new(PowerLevels {
+                    named: named.collect(),
+                    users: levels(users),
+                    events: levels(events),
+                    notifications: levels(notifications),
+                })))
+            }
+            Self::InvalidPowerLevels => Content::PowerLevels(Err(InvalidPowerLevels::NotAnObject("content"))),
+            Self::ThirdPartyInvite(keys) => {
+                Content::ThirdPartyInvite(ThirdPartyInviteContent { public_keys: keys.into() })
+            }
+            Self::Redaction(redacts) => Content::Redaction(match redacts {
+                Some(redacts) => Some(EventId::parse(&redacts).ok()?),
+                None => None,
+            }),
+        })
+    }
+}
+
+impl ThirdPartyInviteRecord {
+    fn of(invite: &ThirdPartyInvite) -> Self {
+        match invite {
+            ThirdPartyInvite::NoSigned => Self::NoSigned,
+            ThirdPartyInvite::Incomplete => Self::Incomplete,
+            ThirdPartyInvite::Signed(signed) => Self::Signed {
+                mxid: signed.mxid.to_string(),
+                token: signed.token.to_string(),
+                signed_bytes: signed.signed_bytes.to_vec(),
+                signatures: signed.signatures.to_vec(),
+            },
+        }
+    }
+
+    fn into_invite(self) -> ThirdPartyInvite {
+        match self {
+            Self::NoSigned => ThirdPartyInvite::NoSigned,
+            Self::Incomplete => ThirdPartyInvite::Incomplete,
+            Self::Signed { mxid, token, signed_bytes, signatures } => {
+                ThirdPartyInvite::Signed(Arc::new(SignedThirdPartyInvite {
+                    mxid: mxid.into(),
+                    token: token.into(),
+                    signed_bytes: signed_bytes.into(),
+                    signatures: signatures.into(),
+                }))
+            }
+        }
+    }
+}
