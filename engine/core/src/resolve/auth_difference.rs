@@ -97,9 +97,9 @@ impl Walk {
         }
         let start = (*place as usize - 1) * self.words;
         let Some(chains) = self.chains.get_mut(start..start + self.words) else { return };
-        let was_full = !is_new && *chains == *self.full;
+        let was_full = !is_new && are_equal(chains, &self.full);
         chains.iter_mut().zip(&self.by).for_each(|(word, by)| *word |= by);
-        match (is_new, was_full, *chains == *self.full) {
+        match (is_new, was_full, are_equal(chains, &self.full)) {
             (true, _, false) => self.in_some_only += 1,
             (false, false, true) => self.in_some_only -= 1,
             _ => {}
@@ -113,10 +113,15 @@ impl Walk {
         if let Some(chains) = self.chains.get(start..start + self.words) {
             self.by.copy_from_slice(chains);
         }
-        let in_some_only = self.by != self.full;
+        let in_some_only = !are_equal(&self.by, &self.full);
         self.in_some_only -= usize::from(in_some_only);
         in_some_only
     }
+}
+
+/// Compares words; mostly there is one, and comparing slices is a call.
+fn are_equal(left: &[u64], right: &[u64]) -> bool {
+    left.iter().zip(right).all(|(left, right)| left == right)
 }
 
 /// Removes from `candidates` what the unconflicted state map's events or their auth chains contain.
@@ -140,17 +145,18 @@ fn exclude_chain_of_common_state(graph: &EventGraph, conflict: &Conflict<'_>, ca
 pub(super) fn conflicted_state_subgraph(graph: &EventGraph, conflicted: &EventSet) -> EventSet {
     let Some(lowest) = conflicted.first() else { return EventSet::default() };
     // Down: all that conflicted events lead to, but not below the lowest of them.
+    let mut reached = conflicted.clone();
     let mut below = Vec::new();
-    let mut pending = conflicted.clone();
-    while let Some(index) = pending.pop_last() {
+    while let Some(index) = reached.pop_last() {
         below.push(index);
-        pending.extend(graph.auth_events(index).iter().copied().filter(|index| *index >= lowest));
+        for auth_event in graph.auth_events(index).iter().filter(|auth_event| **auth_event >= lowest) {
+            reached.insert(*auth_event);
+        }
     }
     // Up: of these, all that lead to a conflicted event.
-    let mut subgraph = EventSet::default();
+    let mut subgraph = conflicted.clone();
     for index in below.into_iter().rev() {
-        let leads_to_one = || graph.auth_events(index).iter().any(|auth_event| subgraph.contains(*auth_event));
-        if conflicted.contains(index) || leads_to_one() {
+        if graph.auth_events(index).iter().any(|auth_event| subgraph.contains(*auth_event)) {
             subgraph.insert(index);
         }
     }
