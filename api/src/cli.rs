@@ -154,7 +154,7 @@ enum Command {
         #[arg(long, value_name = "DATABASE")]
         to: DatabaseName,
     },
-    /// Measure state resolution beside ruma-state-res, on generated rooms
+    /// Measure what rooms cost: state resolution beside ruma-state-res, memory and disk
     #[cfg(feature = "bench")]
     Bench {
         #[command(subcommand)]
@@ -228,6 +228,8 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Copy { from, to } => command::maintain::copy(&from, &to, output),
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),
+        #[cfg(feature = "bench")]
+        Command::Bench { what: command::bench::What::Room(options) } => command::bench_room::run(&options, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);

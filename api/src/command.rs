@@ -2,6 +2,8 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "bench")]
+pub mod bench_room;
 pub mod dag;
 pub mod explain;
 pub mod maintain;

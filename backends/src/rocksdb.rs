@@ -84,6 +84,15 @@ impl RocksDbStore {
         Ok(Self { committer, readers, db, watchers, directory })
     }
 
+    /// Writes out what is in memory and compacts every keyspace, so that the files are as small as they get. Takes as long as reading
+    /// and writing all of them.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Full`, `Io`.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.db.compact()
+    }
+
     /// Answers from memory if all that is needed is there, from a thread that may wait for the disk otherwise.
     async fn read<T: Send + 'static>(
         &self,
@@ -185,6 +194,15 @@ impl Db {
         DB::open_cf_descriptors(&db_options, path, families(&family_options))
             .map(Self)
             .map_err(|error| store_error(Operation::Open, error))
+    }
+
+    fn compact(&self) -> Result<(), StoreError> {
+        for keyspace in Keyspace::ALL {
+            let family = self.family(*keyspace)?;
+            self.0.flush_cf(&family).map_err(|error| store_error(Operation::Flush, error))?;
+            self.0.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
     }
 
     /// Returns the position up to which the files hold everything.

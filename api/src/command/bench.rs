@@ -26,6 +26,8 @@ use crate::{
 pub enum What {
     /// State resolution: the rooms of a fixed table, or one room of the given shape
     Resolve(ResolveOptions),
+    /// What a room takes in memory and on disk, and each further change of its state
+    Room(super::bench_room::RoomOptions),
 }
 
 /// The shape of the room; without any, a fixed table of rooms.
@@ -57,7 +59,7 @@ pub struct ResolveOptions {
     seed: u64,
 }
 
-fn room_version(text: &str) -> Result<RoomVersion, String> {
+pub(super) fn room_version(text: &str) -> Result<RoomVersion, String> {
     let version = RoomVersion::parse(text).filter(|version| *version != RoomVersion::V1);
     version.ok_or_else(|| "expected a room version from 2 to 12".to_owned())
 }

@@ -19,10 +19,49 @@ pub(super) struct EventIds {
     by_id: HashTable<EventIndex>,
 }
 
+/// An id in 33 bytes: an enum would have 36.
 #[derive(Clone, Copy, Debug)]
-enum StoredId {
-    Hash(Base64Alphabet, [u8; 32]),
-    Text(Span),
+struct StoredId {
+    spelling: Spelling,
+    /// The hash, or the span of the text in the first eight bytes.
+    bytes: [u8; 32],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    Standard,
+    UrlSafe,
+    Text,
+}
+
+impl StoredId {
+    fn of_hash(alphabet: Base64Alphabet, bytes: [u8; 32]) -> Self {
+        let spelling = match alphabet {
+            Base64Alphabet::Standard => Spelling::Standard,
+            Base64Alphabet::UrlSafe => Spelling::UrlSafe,
+        };
+        Self { spelling, bytes }
+    }
+
+    fn of_text(span: Span) -> Self {
+        let mut bytes = [0; 32];
+        let numbers = span.start.to_le_bytes().into_iter().chain(span.len.to_le_bytes());
+        bytes.iter_mut().zip(numbers).for_each(|(byte, number)| *byte = number);
+        Self { spelling: Spelling::Text, bytes }
+    }
+
+    /// Returns the alphabet of a hash, or where the text is.
+    fn spelled(&self) -> Result<Base64Alphabet, Span> {
+        let number = |place: usize| {
+            let bytes = self.bytes.get(place..).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        };
+        match self.spelling {
+            Spelling::Standard => Ok(Base64Alphabet::Standard),
+            Spelling::UrlSafe => Ok(Base64Alphabet::UrlSafe),
+            Spelling::Text => Err(Span { start: number(0), len: number(4) }),
+        }
+    }
 }
 
 /// The characters of an id that is a hash.
@@ -59,31 +98,32 @@ impl EventIds {
         let spelled = Spelled::of(event_id);
         let hash = spelled.hash();
         let stored = match spelled {
-            Spelled::Hash(alphabet, bytes) => StoredId::Hash(alphabet, bytes),
-            Spelled::Text(text) => StoredId::Text(self.texts.store(text.as_bytes())?),
+            Spelled::Hash(alphabet, bytes) => StoredId::of_hash(alphabet, bytes),
+            Spelled::Text(text) => StoredId::of_text(self.texts.store(text.as_bytes())?),
         };
         self.ids.push(stored);
         let Self { ids, texts, by_id } = self;
-        by_id.insert_unique(hash, index, |index| match ids.get(index.as_usize()) {
-            Some(StoredId::Hash(_, bytes)) => hash_of_hash(bytes),
-            Some(StoredId::Text(span)) => hash_of_text(texts.get(*span)),
-            None => 0,
+        by_id.insert_unique(hash, index, |index| {
+            ids.get(index.as_usize()).map_or(0, |stored| match stored.spelled() {
+                Ok(_) => hash_of_hash(&stored.bytes),
+                Err(span) => hash_of_text(texts.get(span)),
+            })
         });
         Some(index)
     }
 
     /// Returns the id at a place, nothing if there is none.
     pub(super) fn text(&self, place: usize) -> IdText<'_> {
-        match self.ids.get(place) {
-            Some(StoredId::Hash(alphabet, bytes)) => {
+        let Some(stored) = self.ids.get(place) else { return IdText::Text(&[]) };
+        match stored.spelled() {
+            Ok(alphabet) => {
                 let mut text = [b'$'; HASH_ID_LEN];
                 if let Some(hash) = text.get_mut(1..) {
-                    alphabet.encode(bytes, hash);
+                    alphabet.encode(&stored.bytes, hash);
                 }
                 IdText::Hash(text)
             }
-            Some(StoredId::Text(span)) => IdText::Text(self.texts.get(*span)),
-            None => IdText::Text(&[]),
+            Err(span) => IdText::Text(self.texts.get(span)),
         }
     }
 
@@ -97,11 +137,12 @@ impl EventIds {
     }
 
     fn is(&self, index: EventIndex, wanted: &Spelled<'_>) -> bool {
-        match (self.ids.get(index.as_usize()), wanted) {
-            (Some(StoredId::Hash(alphabet, bytes)), Spelled::Hash(wanted_alphabet, wanted)) => {
-                alphabet == wanted_alphabet && bytes == wanted
+        let Some(stored) = self.ids.get(index.as_usize()) else { return false };
+        match (stored.spelled(), wanted) {
+            (Ok(alphabet), Spelled::Hash(wanted_alphabet, wanted)) => {
+                alphabet == *wanted_alphabet && stored.bytes == *wanted
             }
-            (Some(StoredId::Text(span)), Spelled::Text(wanted)) => self.texts.get(*span) == wanted.as_bytes(),
+            (Err(span), Spelled::Text(wanted)) => self.texts.get(span) == wanted.as_bytes(),
             _ => false,
         }
     }
@@ -141,7 +182,7 @@ fn hash_of_text(text: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::EventIds;
+    use super::{EventIds, StoredId};
     use crate::id::EventId;
 
     #[test]
@@ -168,5 +209,6 @@ mod tests {
             assert_eq!(table.text(place).as_bytes(), id.as_str().as_bytes());
         }
         assert_eq!(table.len(), ids.len());
+        assert_eq!(size_of::<StoredId>(), 33);
     }
 }

@@ -169,8 +169,9 @@ impl EventGraph {
             self.create = Some(index);
         }
         if let Some(redacted) = redacted {
-            let as_received = *facts;
-            self.redacted.insert(index, Facts { content: redacted.content, ..as_received });
+            let mut facts = *facts;
+            facts.content = redacted.content;
+            self.redacted.insert(index, facts);
         }
         Ok(())
     }
@@ -197,17 +198,8 @@ impl EventGraph {
         }
         flags.set(Flags::POWER_EVENT, key.is_some_and(|key| is_power_event(event, key)));
         let content = self.content_of(event, sender, follows_create)?;
-        Some(Facts {
-            origin_server_ts_ms: event.origin_server_ts_ms,
-            sender,
-            event_type,
-            key,
-            power_levels: None,
-            auth_start: 0,
-            auth_len: 0,
-            flags,
-            content,
-        })
+        let origin_server_ts_ms = event.origin_server_ts_ms;
+        Some(Facts { origin_server_ts_ms, sender, event_type, key, flags, content, ..Facts::ABSENT })
     }
 
     fn content_of(&mut self, event: &Event, sender: NameIndex, follows_create: Option<EventIndex>) -> Option<Content> {
