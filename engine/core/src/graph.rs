@@ -12,6 +12,7 @@ mod insert;
 mod keys;
 mod names;
 mod number;
+mod power_chain;
 mod sparse;
 
 use std::{cmp::Ordering, collections::BTreeMap};
@@ -32,6 +33,7 @@ pub(crate) use self::{
 pub use self::{
     insert::{GraphError, StoredEvent},
     keys::KeyIndex,
+    power_chain::PowerChain,
     sparse::Missing,
 };
 use crate::{
@@ -70,6 +72,8 @@ pub struct EventGraph {
     /// What [`Facts::auth_events`] points into.
     auth_edges: Arena<EventIndex>,
     extras: Vec<Extra>,
+    /// Of the power levels events.
+    power_chains: BTreeMap<EventIndex, PowerChain>,
     /// The facts of events once redacted, if they differ in what the rules read.
     redacted: BTreeMap<EventIndex, Facts>,
     /// `depth`, in room version 1 only: no other resolution reads it.
@@ -89,6 +93,7 @@ impl EventGraph {
             facts: Column::default(),
             auth_edges: Arena::default(),
             extras: Vec::new(),
+            power_chains: BTreeMap::new(),
             redacted: BTreeMap::new(),
             depths: Column::default(),
             keys: KeyTable::default(),
@@ -157,6 +162,22 @@ impl EventGraph {
     /// Returns the power levels event among an event's auth events.
     pub(crate) fn power_levels(&self, index: EventIndex) -> Option<EventIndex> {
         self.facts(index).power_levels
+    }
+
+    /// Returns how many power levels events there are from the oldest that one is based on to itself.
+    pub(crate) fn power_depth(&self, power_levels: EventIndex) -> u32 {
+        self.power_chain(power_levels).map_or(0, |chain| chain.depth)
+    }
+
+    /// Returns the depth of the newest power levels event that two are based on, or are; `None` if there is none.
+    pub(crate) fn common_power_depth(&self, left: EventIndex, right: EventIndex) -> Option<u32> {
+        Some(power_chain::meeting(left, right, |index| self.power_chain(index))?.depth)
+    }
+
+    fn power_chain(&self, index: EventIndex) -> Option<PowerChain> {
+        // Asking for the place notes that the event is missing, if it is.
+        self.place(index)?;
+        self.power_chains.get(&index).copied()
     }
 
     /// Returns the key that an event holds in a state; `None` for message events.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    EventGraph, EventIndex, KeyIndex, LevelFacts, NameIndex,
+    EventGraph, EventIndex, KeyIndex, LevelFacts, NameIndex, PowerChain,
     facts::{Content, CreateFacts, Extra, ExtraIndex, Facts, Flags, MemberExtra},
 };
 use crate::{
@@ -40,6 +40,8 @@ pub struct StoredEvent {
     pub auth_events: Vec<EventIndex>,
     /// The power levels among them.
     pub power_levels: Option<EventIndex>,
+    /// Its place among the power levels, if it is some.
+    pub power_chain: Option<PowerChain>,
     /// Its only prev event, if that is a create event.
     pub follows_create: Option<EventIndex>,
     /// Whether it was rejected.
@@ -82,7 +84,12 @@ impl EventGraph {
             _ => None,
         };
         let power_levels = auth_events.iter().find(|index| self.key(**index) == Some(KeyIndex::POWER_LEVELS));
-        self.push(event, auth_events, power_levels.copied(), follows_create)
+        let index = self.push(event, auth_events, power_levels.copied(), follows_create)?;
+        if self.key(index) == Some(KeyIndex::POWER_LEVELS) {
+            let chain = PowerChain::below(index, power_levels.copied(), &self.power_chains);
+            self.power_chains.insert(index, chain);
+        }
+        Some(index)
     }
 
     /// Returns what a store has to keep of an event for [`insert_stored`](Self::insert_stored).
@@ -92,6 +99,7 @@ impl EventGraph {
             event,
             auth_events: self.auth_events(index).to_vec(),
             power_levels: self.power_levels(index),
+            power_chain: self.power_chains.get(&index).copied(),
             follows_create: view.member_extra().and_then(|extra| extra.follows_create),
             rejected: self.is_rejected(index),
             nodes_before,
@@ -103,7 +111,8 @@ impl EventGraph {
         if self.sparse.as_ref().is_none_or(|sparse| sparse.has_event(index)) {
             return Some(());
         }
-        let StoredEvent { event, auth_events, power_levels, follows_create, rejected, nodes_before } = stored;
+        let StoredEvent { event, auth_events, power_levels, power_chain, follows_create, rejected, nodes_before } =
+            stored;
         // The members that rules may ask for by name, though their events are not here yet.
         let authorizing_user = match &event.content {
             event::Content::Member(member) => member.join_authorised_via_users_server.as_deref(),
@@ -117,6 +126,7 @@ impl EventGraph {
         if let Some(facts) = self.facts.get_mut(place) {
             facts.flags.set(Flags::REJECTED, *rejected);
         }
+        self.power_chains.extend(power_chain.map(|chain| (index, chain)));
         if let Some(sparse) = &mut self.sparse {
             sparse.add_event(index, place, *nodes_before);
         }

@@ -5,30 +5,30 @@ use crate::graph::{EventGraph, EventIndex};
 
 /// What the ordering compares: the mainline position (as its distance from the oldest, where infinite comes first),
 /// `origin_server_ts`; then the event id.
-type MainlineKey = (usize, i64);
+type MainlineKey = (u32, i64);
 
 /// Sorts events by the *mainline ordering* based on a power levels event (`None`: an empty mainline), and records it.
 ///
 /// An event's position is that of the first event on the mainline in its chain of power levels events, infinite if there is none.
-/// O(e log e + p) for e events and p power levels events in their chains, each walked once.
+/// O(e log e + q log p) for e events that cite q different power levels events, in chains of p.
 pub(super) fn mainline_order(
     graph: &EventGraph,
     events: Vec<EventIndex>,
     power_levels: Option<EventIndex>,
     recorder: &mut impl Recorder,
 ) -> Vec<EventIndex> {
-    let mut positions = Positions::of_mainline(graph, power_levels);
-    let length = positions.mainline.len();
-    recorder
-        .record(|| Step::Mainline { events: positions.mainline.iter().map(|index| graph.event_id(*index)).collect() });
-    let mut keyed: Vec<(MainlineKey, EventIndex)> = events
-        .into_iter()
-        .map(|index| {
-            let position = positions.of(graph, index);
-            let from_oldest = position.map_or(0, |position| length - position);
-            ((from_oldest, graph.origin_server_ts_ms(index)), index)
-        })
-        .collect();
+    let mut mainline = Mainline::new(graph, power_levels, &events);
+    recorder.record(|| Step::Mainline {
+        events: std::iter::successors(power_levels, |index| graph.power_levels(*index))
+            .map(|index| graph.event_id(index))
+            .collect(),
+    });
+    let keyed = events.into_iter().map(|index| {
+        let from_oldest = graph.power_levels(index).map_or(0, |cited| mainline.from_oldest(cited));
+        ((from_oldest, graph.origin_server_ts_ms(index)), index)
+    });
+    let mut keyed: Vec<(MainlineKey, EventIndex)> = keyed.collect();
+    let length = power_levels.map_or(0, |power_levels| graph.power_depth(power_levels));
     keyed.sort_unstable_by(|(key, index), (other_key, other)| {
         key.cmp(other_key).then_with(|| graph.compare_ids(*index, *other))
     });
@@ -36,7 +36,7 @@ pub(super) fn mainline_order(
     keyed.into_iter().map(|(_, index)| index).collect()
 }
 
-fn step(graph: &EventGraph, keyed: &[(MainlineKey, EventIndex)], length: usize) -> Step {
+fn step(graph: &EventGraph, keyed: &[(MainlineKey, EventIndex)], length: u32) -> Step {
     let mut previous: Option<&MainlineKey> = None;
     let events = keyed.iter().map(|(key, index)| {
         let decided_by = previous.replace(key).map(|previous| match (previous.0 == key.0, previous.1 == key.1) {
@@ -45,57 +45,35 @@ fn step(graph: &EventGraph, keyed: &[(MainlineKey, EventIndex)], length: usize) 
             (true, true) => DecidedBy::EventId,
         });
         let (from_oldest, origin_server_ts_ms) = *key;
-        let rank = Rank::MainlinePosition((from_oldest > 0).then(|| length - from_oldest));
+        let rank = Rank::MainlinePosition((from_oldest > 0).then(|| (length - from_oldest) as usize));
         OrderedEvent { event_id: graph.event_id(*index), rank, origin_server_ts_ms, decided_by }
     });
     Step::MainlineOrder { events: events.collect() }
 }
 
-/// Positions on the mainline, of the mainline's events and of those already asked for.
-struct Positions {
-    mainline: Vec<EventIndex>,
-    known: NumberMap<Position>,
+/// Where chains of power levels events meet a mainline.
+struct Mainline<'g> {
+    graph: &'g EventGraph,
+    /// The power levels that the mainline begins with.
+    power_levels: Option<EventIndex>,
+    /// What was found out, by the power levels that the chain begins with: the distance from the oldest + 1, 0 is nothing yet.
+    known: NumberMap<u32>,
 }
 
-#[derive(Clone, Copy, Default)]
-enum Position {
-    #[default]
-    Unknown,
-    Infinite,
-    At(usize),
-}
-
-impl Positions {
-    fn of_mainline(graph: &EventGraph, power_levels: Option<EventIndex>) -> Self {
-        let mainline: Vec<_> = std::iter::successors(power_levels, |index| graph.power_levels(*index)).collect();
-        let mut known = NumberMap::around(mainline.iter().map(|index| index.as_usize()));
-        for (position, index) in mainline.iter().enumerate() {
-            *known.entry(index.as_usize()) = Position::At(position);
-        }
-        Self { mainline, known }
+impl<'g> Mainline<'g> {
+    fn new(graph: &'g EventGraph, power_levels: Option<EventIndex>, events: &[EventIndex]) -> Self {
+        // What they cite mostly lies among them or just before.
+        Self { graph, power_levels, known: NumberMap::around(events.iter().map(|index| index.as_usize())) }
     }
 
-    /// Returns the position of an event, `None` if it is infinite.
-    fn of(&mut self, graph: &EventGraph, index: EventIndex) -> Option<usize> {
-        let mut walked = Vec::new();
-        let mut next = graph.power_levels(index);
-        let mut position = Position::Infinite;
-        while let Some(index) = next {
-            match self.known.get(index.as_usize()) {
-                Position::Unknown => walked.push(index),
-                known => {
-                    position = known;
-                    break;
-                }
-            }
-            next = graph.power_levels(index);
+    /// Returns the distance from the oldest event of the mainline, itself 1, to where the chain of a power levels event meets it; 0 is
+    /// nowhere, which is an infinite position.
+    fn from_oldest(&mut self, cited: EventIndex) -> u32 {
+        let known = self.known.entry(cited.as_usize());
+        if *known == 0 {
+            let depth = self.power_levels.and_then(|newest| self.graph.common_power_depth(newest, cited));
+            *known = depth.map_or(1, |depth| depth.saturating_add(1));
         }
-        for index in walked {
-            *self.known.entry(index.as_usize()) = position;
-        }
-        match position {
-            Position::At(position) => Some(position),
-            Position::Unknown | Position::Infinite => None,
-        }
+        *known - 1
     }
 }

@@ -8,7 +8,7 @@ use ravel_core::{
         Content, CreateContent, Event, InvalidPowerLevels, JoinRule, MemberContent, Membership, NamedLevel,
         PowerLevels, SignedThirdPartyInvite, ThirdPartyInvite, ThirdPartyInviteContent,
     },
-    graph::{EventIndex, StoredEvent},
+    graph::{EventIndex, PowerChain, StoredEvent},
     id::{EventId, RoomId, UserId},
     room_version::RoomVersion,
 };
@@ -27,6 +27,8 @@ pub(super) struct EventFactsRecord {
     depth: i64,
     auth_events: Vec<u32>,
     power_levels: Option<u32>,
+    /// Of power levels: how deep they stand in the chain that they go on with, and the ancestor that they jump to.
+    power_chain: Option<(u32, u32)>,
     follows_create: Option<u32>,
     rejected: bool,
     nodes_before: u32,
@@ -110,6 +112,7 @@ impl EventFactsRecord {
             depth: event.depth,
             auth_events: stored.auth_events.iter().map(|index| index.number()).collect(),
             power_levels: stored.power_levels.map(EventIndex::number),
+            power_chain: stored.power_chain.map(|chain| (chain.depth, chain.jump.number())),
             follows_create: stored.follows_create.map(EventIndex::number),
             rejected: stored.rejected,
             nodes_before: stored.nodes_before,
@@ -122,6 +125,13 @@ impl EventFactsRecord {
         let sender = UserId::parse(&self.sender).ok()?;
         let state_key = self.state_key.map(|key| key.map_or_else(|| sender.clone().into(), Arc::from));
         let numbers = |numbers: Vec<u32>| numbers.into_iter().map(EventIndex::from_number).collect::<Option<Vec<_>>>();
+        let power_levels = self.power_levels.and_then(EventIndex::from_number);
+        let power_chain = match self.power_chain {
+            Some((depth, jump)) => {
+                Some(PowerChain { depth, jump: EventIndex::from_number(jump)?, parent: power_levels })
+            }
+            None => None,
+        };
         Some(StoredEvent {
             event: Arc::new(Event {
                 event_id: EventId::parse(&self.event_id).ok()?,
@@ -138,7 +148,8 @@ impl EventFactsRecord {
                 oversized_field: false,
             }),
             auth_events: numbers(self.auth_events)?,
-            power_levels: self.power_levels.and_then(EventIndex::from_number),
+            power_levels,
+            power_chain,
             follows_create: self.follows_create.and_then(EventIndex::from_number),
             rejected: self.rejected,
             nodes_before: self.nodes_before,
