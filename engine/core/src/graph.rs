@@ -41,6 +41,7 @@ use crate::{
     id::{EventId, UserId},
     room_version::RoomVersionRules,
     state::{NodeIndex, NodeRecord},
+    work::count,
 };
 
 dense_number! {
@@ -156,7 +157,9 @@ impl EventGraph {
 
     /// Returns the numbers of an event's auth events, in its order.
     pub fn auth_events(&self, index: EventIndex) -> &[EventIndex] {
-        self.auth_edges.get(self.facts(index).auth_events())
+        let auth_events = self.auth_edges.get(self.facts(index).auth_events());
+        count(auth_events.len());
+        auth_events
     }
 
     /// Returns the power levels event among an event's auth events.

@@ -41,6 +41,7 @@ pub mod signing;
 pub mod state;
 #[cfg(test)]
 mod testing;
+mod work;
 
 pub use self::{
     id::{EventId, RoomId, UserId},

@@ -6,6 +6,7 @@ use crate::{
         InvalidPowerLevels, JoinRule, Membership, NamedLevel, PowerLevels, ThirdPartyInvite, ThirdPartyInviteContent,
     },
     id::EventId,
+    work::count,
 };
 
 dense_number! {
@@ -171,6 +172,7 @@ impl LevelMap {
 
     /// Returns the entries that `other` has with another level or not at all. O(n) for both together.
     pub(crate) fn altered<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (NameIndex, i64)> {
+        count(self.0.len() + other.0.len());
         let mut others = other.0.iter().copied().peekable();
         self.0.iter().copied().filter(move |(name, level)| {
             while others.next_if(|(other, _)| other < name).is_some() {}

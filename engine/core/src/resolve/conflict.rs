@@ -4,6 +4,7 @@ use super::{EventSet, Recorder, Step, steps};
 use crate::{
     graph::{EventGraph, EventIndex, KeyIndex},
     state::{StateMap, conflicts},
+    work::count,
 };
 
 /// What several states differ in.
@@ -23,6 +24,7 @@ impl<'a> Conflict<'a> {
     pub(super) fn between(graph: &EventGraph, states: &'a [&'a StateMap]) -> Self {
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         conflicts(graph, states, &mut |key, held| {
+            count(held.len());
             keys.push(key);
             values.extend_from_slice(held);
         });

@@ -1,6 +1,6 @@
 //! Sets of events by their numbers.
 
-use crate::graph::EventIndex;
+use crate::{graph::EventIndex, work::count};
 
 /// A set of events as bits over their numbers, from the lowest to the highest. Numbers of a conflict lie close together, at the end
 /// of the room.
@@ -13,12 +13,14 @@ pub(super) struct EventSet {
 
 impl EventSet {
     pub(super) fn contains(&self, index: EventIndex) -> bool {
+        count(1);
         let Some(place) = index.as_usize().checked_sub(self.start) else { return false };
         self.words.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
     }
 
     /// Adds an event; returns whether it is new.
     pub(super) fn insert(&mut self, index: EventIndex) -> bool {
+        count(1);
         let index = index.as_usize();
         if self.words.is_empty() {
             self.start = index / 64 * 64;
@@ -26,11 +28,13 @@ impl EventSet {
             // Room for as many again, so that going down one by one stays linear.
             let start = (index / 64 * 64).saturating_sub(self.words.len() * 64);
             let words = (self.start - start) / 64;
+            count(words + self.words.len());
             self.words.splice(0..0, std::iter::repeat_n(0, words));
             self.start = start;
         }
         let place = index - self.start;
         if place / 64 >= self.words.len() {
+            count(place / 64 + 1 - self.words.len());
             self.words.resize(place / 64 + 1, 0);
         }
         let Some(word) = self.words.get_mut(place / 64) else { return false };
@@ -50,6 +54,7 @@ impl EventSet {
     /// Takes the highest event out.
     pub(super) fn pop_last(&mut self) -> Option<EventIndex> {
         while let Some(word) = self.words.last_mut() {
+            count(1);
             if *word != 0 {
                 let bit = 63 - word.leading_zeros() as usize;
                 *word &= !(1 << bit);
@@ -62,6 +67,7 @@ impl EventSet {
 
     /// Returns the places of the events among each other. O(span / 64).
     pub(super) fn ranks(&self) -> Ranks<'_> {
+        count(self.words.len());
         let mut len = 0;
         let mut before = Vec::with_capacity(self.words.len());
         for word in &self.words {
@@ -81,6 +87,7 @@ impl EventSet {
         self.words.iter().enumerate().flat_map(move |(place, word)| {
             let mut rest = *word;
             std::iter::from_fn(move || {
+                count(1);
                 let bit = rest.trailing_zeros() as usize;
                 rest &= rest.checked_sub(1)?;
                 EventIndex::from_usize(start + place * 64 + bit)
@@ -104,6 +111,7 @@ impl Ranks<'_> {
 
     /// Returns the place of an event, `None` if it is not in the set.
     pub(super) fn of(&self, index: EventIndex) -> Option<usize> {
+        count(1);
         let place = index.as_usize().checked_sub(self.set.start)?;
         let (word, before) = (self.set.words.get(place / 64)?, self.before.get(place / 64)?);
         let bit = 1 << (place % 64);

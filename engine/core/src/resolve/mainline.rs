@@ -30,6 +30,7 @@ pub(super) fn mainline_order(
     let mut keyed: Vec<(MainlineKey, EventIndex)> = keyed.collect();
     let length = power_levels.map_or(0, |power_levels| graph.power_depth(power_levels));
     keyed.sort_unstable_by(|(key, index), (other_key, other)| {
+        crate::work::count(1);
         key.cmp(other_key).then_with(|| graph.compare_ids(*index, *other))
     });
     recorder.record(|| step(graph, &keyed, length));

@@ -4,6 +4,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
+use crate::work::count;
+
 /// A map from the numbers of events or keys to values: an array where most of the numbers are, a hash map for the others.
 ///
 /// The numbers of a conflict mostly lie close together, at the end of the room, and then a look-up is one access to memory.
@@ -16,16 +18,18 @@ pub(super) struct NumberMap<V> {
 impl<V: Clone + Default> NumberMap<V> {
     /// Returns a map for numbers of which most are among these. O(their number).
     pub(super) fn around(numbers: impl Iterator<Item = usize>) -> Self {
-        let (lowest, highest, count) =
-            numbers.fold((usize::MAX, 0, 0_usize), |(low, high, count), n| (low.min(n), high.max(n), count + 1));
+        let (lowest, highest, len) =
+            numbers.fold((usize::MAX, 0, 0_usize), |(low, high, len), n| (low.min(n), high.max(n), len + 1));
         let span = (highest + 1).saturating_sub(lowest);
-        let is_dense = span <= count.saturating_mul(4) + 64;
+        let is_dense = span <= len.saturating_mul(4) + 64;
+        count(len + if is_dense { span } else { 0 });
         let window = if is_dense { vec![V::default(); span] } else { Vec::new() };
         Self { start: lowest, window, others: HashMap::default() }
     }
 
     /// Returns the value of a number, the default if it has none.
     pub(super) fn get(&self, number: usize) -> V {
+        count(1);
         match self.window.get(number.wrapping_sub(self.start)) {
             Some(value) => value.clone(),
             None => self.others.get(&number).cloned().unwrap_or_default(),
@@ -34,6 +38,7 @@ impl<V: Clone + Default> NumberMap<V> {
 
     /// Returns the place of a number's value, which is the default if it had none.
     pub(super) fn entry(&mut self, number: usize) -> &mut V {
+        count(1);
         match self.window.get_mut(number.wrapping_sub(self.start)) {
             Some(value) => value,
             None => self.others.entry(number).or_default(),

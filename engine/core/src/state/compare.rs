@@ -9,7 +9,10 @@ use super::{
     node::{Branch, CHILDREN, Entry, Slot},
     stored,
 };
-use crate::graph::{EventGraph, EventIndex, KeyIndex};
+use crate::{
+    graph::{EventGraph, EventIndex, KeyIndex},
+    work::count,
+};
 
 /// Calls `found` for each key at which the states differ, with what each holds there, in their order.
 ///
@@ -35,6 +38,7 @@ type Slots<'a> = SmallVec<[&'a Slot; 4]>;
 
 /// At most 64 levels deep, by the length of a path.
 fn compare(slots: &[&Slot], found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>])) {
+    count(slots.len());
     let Some((first, rest)) = slots.split_first() else { return };
     if rest.iter().all(|slot| slot.is_same(first)) {
         return;
@@ -65,6 +69,7 @@ fn compare(slots: &[&Slot], found: &mut impl FnMut(KeyIndex, &[Option<EventIndex
 /// Compares two lists of entries, each sorted by key. (As the next function does, in half of the time: two states are the rule.)
 fn compare_two(mut left: &[Entry], mut right: &[Entry], found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>])) {
     loop {
+        count(1);
         match (left, right) {
             ([(key, event), left_rest @ ..], [(other_key, other), right_rest @ ..]) if key == other_key => {
                 if event != other {
@@ -91,6 +96,7 @@ fn compare_entries(mut rests: SmallVec<[&[Entry]; 4]>, found: &mut impl FnMut(Ke
     loop {
         skip_common(&mut rests);
         let Some(key) = rests.iter().filter_map(|rest| rest.first()).map(|(key, _)| *key).min() else { return };
+        count(rests.len());
         values.clear();
         for rest in &mut rests {
             values.push(match rest.split_first() {
@@ -111,7 +117,15 @@ fn compare_entries(mut rests: SmallVec<[&[Entry]; 4]>, found: &mut impl FnMut(Ke
 fn skip_common(rests: &mut [&[Entry]]) {
     let Some((first, others)) = rests.split_first() else { return };
     let common = |other: &&[Entry]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
-    let common = others.iter().map(common).min().unwrap_or(0);
+    let common = others
+        .iter()
+        .map(|other| {
+            let common = common(other);
+            count(common + 1);
+            common
+        })
+        .min()
+        .unwrap_or(0);
     for rest in rests {
         *rest = rest.get(common..).unwrap_or_default();
     }

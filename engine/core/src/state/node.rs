@@ -5,7 +5,10 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest, Sha256};
 
 use super::{Fingerprint, NodeIndex, stored};
-use crate::graph::{EventGraph, EventIndex, KeyIndex, KeyTable};
+use crate::{
+    graph::{EventGraph, EventIndex, KeyIndex, KeyTable},
+    work::count,
+};
 
 /// How many entries a leaf has at most. A subtree with more is a branch, one with fewer never: so the content alone decides the
 /// shape.
@@ -84,6 +87,7 @@ impl Slot {
     /// Returns the subtree of these entries, sorted by key, that stands at a depth. At most 64 levels deep, by the length of a
     /// path.
     pub(super) fn of_entries(keys: &KeyTable, entries: Vec<Entry>, depth: usize) -> Self {
+        count(entries.len());
         let Some(newest) = entries.iter().map(|(_, event)| *event).max() else { return Self::Empty };
         if entries.len() <= LEAF_ENTRIES_MAX {
             let marks = Marks::default();
@@ -176,6 +180,7 @@ impl Slot {
     pub(super) fn get(&self, graph: &EventGraph, wanted: KeyIndex) -> Option<EventIndex> {
         let (mut slot, mut depth) = (self, 0);
         loop {
+            count(1);
             match slot {
                 Self::Empty => return None,
                 Self::Stored(root) => return stored::get(graph, *root, wanted),
@@ -218,8 +223,12 @@ impl Slot {
         let mut pending = vec![self];
         let leaves = std::iter::from_fn(move || {
             loop {
+                count(1);
                 match pending.pop()? {
-                    Self::Leaf(leaf) if leaf.newest >= lowest => return Some(&leaf.entries),
+                    Self::Leaf(leaf) if leaf.newest >= lowest => {
+                        count(leaf.entries.len());
+                        return Some(&leaf.entries);
+                    }
                     Self::Branch(branch) if branch.newest >= lowest => pending.extend(branch.children.iter().rev()),
                     _ => {}
                 }
@@ -262,6 +271,7 @@ impl Branch {
         for here in edits.chunk_by_mut(|a, b| digit(a) == digit(b)) {
             let Some(place) = here.first().map(digit) else { continue };
             let Some(old) = self.children.get(place) else { continue };
+            count(1);
             let new = old.with_edits(keys, here, depth + 1);
             if new.is_same_node(old) {
                 continue;
@@ -272,6 +282,7 @@ impl Branch {
             }
         }
         let children = children?;
+        count(CHILDREN);
         if len <= LEAF_ENTRIES_MAX {
             let mut entries: Vec<Entry> = children.iter().flat_map(Slot::entries).collect();
             entries.sort_unstable();
@@ -282,7 +293,11 @@ impl Branch {
 }
 
 fn sort_unless_sorted<K: Ord>(edits: &mut [Edit], key: impl Fn(&Edit) -> K) {
-    if !edits.is_sorted_by_key(&key) {
+    let key = |edit: &Edit| {
+        count(1);
+        key(edit)
+    };
+    if !edits.is_sorted_by_key(key) {
         edits.sort_unstable_by_key(key);
     }
 }
@@ -293,6 +308,7 @@ fn merge(entries: &[Entry], edits: &mut [Edit]) -> Option<Vec<Entry>> {
     if let Some(replaced) = replace(entries, edits) {
         return (replaced != entries).then_some(replaced);
     }
+    count(entries.len() + edits.len());
     let mut merged = Vec::with_capacity(entries.len() + edits.len());
     let mut changed = false;
     let mut rest = entries;
@@ -310,6 +326,7 @@ fn merge(entries: &[Entry], edits: &mut [Edit]) -> Option<Vec<Entry>> {
 
 /// Returns entries with edits that only put other events at keys that are there; `None` if an edit does something else.
 fn replace(entries: &[Entry], edits: &[Edit]) -> Option<Vec<Entry>> {
+    count(entries.len() + edits.len());
     let mut replaced = entries.to_vec();
     let mut rest = replaced.iter_mut();
     for (key, event) in edits {
