@@ -9,6 +9,7 @@ use super::{DecidedBy, EventSet, OrderedEvent, Step};
 use crate::{
     event_auth::{Levels, PowerLevel},
     graph::{EventGraph, EventIndex},
+    work::count,
 };
 
 /// An event with what the ordering compares: the sender's power level (greater first), `origin_server_ts`, event id.
@@ -29,6 +30,7 @@ impl<'g> Ranked<'g> {
 
 impl Ord for Ranked<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
+        count(1);
         let key = |ranked: &Self| (Reverse(ranked.level), ranked.origin_server_ts_ms);
         key(self).cmp(&key(other)).then_with(|| self.graph.compare_ids(self.index, other.index))
     }
@@ -73,14 +75,8 @@ pub(super) fn reverse_topological_power_order<'g>(graph: &'g EventGraph, events:
     let mut ready = Ready::default();
     let mut released = Vec::new();
     for (citing, index) in events.iter().enumerate() {
-        let auth_events = graph.auth_events(index);
-        for (place, auth_event) in auth_events.iter().enumerate() {
-            // An event may cite another twice.
-            if let Some(cited) = ranks.of(*auth_event)
-                && !auth_events.iter().take(place).any(|earlier| earlier == auth_event)
-            {
-                waiting.add(citing, cited);
-            }
+        for cited in graph.auth_events(index).iter().filter_map(|auth_event| ranks.of(*auth_event)) {
+            waiting.add(citing, cited);
         }
         if waiting.is_ready(citing) {
             released.push(Ranked::new(graph, index));
@@ -144,12 +140,18 @@ impl Waiting {
         Self { count: vec![0; events], first: vec![0; events], cited_by: Vec::with_capacity(events) }
     }
 
+    /// Says that an event waits for one that it cites. All that it cites come one after the other.
     fn add(&mut self, citing: usize, cited: usize) {
         let (Some(count), Some(first), Ok(citing)) =
             (self.count.get_mut(citing), self.first.get_mut(cited), u32::try_from(citing))
         else {
             return;
         };
+        // An event may cite another twice.
+        let last = (*first as usize).checked_sub(1).and_then(|place| self.cited_by.get(place));
+        if last.is_some_and(|(last, _)| *last == citing) {
+            return;
+        }
         *count += 1;
         self.cited_by.push((citing, *first));
         // Edges of events that fit in memory by their numbers of four bytes, ten each.
@@ -166,6 +168,7 @@ impl Waiting {
         while let Some((citing, after)) =
             (next as usize).checked_sub(1).and_then(|place| self.cited_by.get(place)).copied()
         {
+            count(1);
             next = after;
             if let Some(count) = self.count.get_mut(citing as usize) {
                 *count -= 1;
