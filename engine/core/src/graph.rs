@@ -257,12 +257,18 @@ impl EventGraph {
         }
     }
 
+    /// Whether something was asked for and is not in memory, since that was taken last.
+    pub(crate) fn is_missing_some(&self) -> bool {
+        self.sparse.as_ref().is_some_and(Sparse::is_missing_some)
+    }
+
     /// Returns what was asked for and is not in memory, since this was called last.
     pub(crate) fn take_missing(&self) -> Missing {
         self.sparse.as_ref().map(Sparse::take_missing).unwrap_or_default()
     }
 
     fn facts(&self, index: EventIndex) -> &Facts {
+        count(1);
         self.place(index).map_or(&Facts::ABSENT, |place| self.facts.at(place))
     }
 

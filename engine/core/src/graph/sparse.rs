@@ -84,6 +84,11 @@ impl Sparse {
         std::mem::take(&mut *self.missing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether something was missing since that was taken last.
+    pub(super) fn is_missing_some(&self) -> bool {
+        !self.missing.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     fn note(&self, note: impl FnOnce(&mut Missing) -> bool) {
         // Noting can't panic half-way, so a poisoned lock guards what it should.
         note(&mut self.missing.lock().unwrap_or_else(PoisonError::into_inner));

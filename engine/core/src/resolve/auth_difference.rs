@@ -1,7 +1,10 @@
 //! The auth difference and the conflicted state subgraph.
 
 use super::{EventSet, conflict::Conflict, number_map::NumberMap};
-use crate::graph::{EventGraph, EventIndex};
+use crate::{
+    graph::{EventGraph, EventIndex},
+    work::count,
+};
 
 /// Returns the auth difference, without the events of the conflicted state set itself.
 ///
@@ -12,13 +15,13 @@ use crate::graph::{EventGraph, EventIndex};
 /// state's own events, and with the other reading recorded rooms come out differently; so here the chain of a state includes
 /// its events. (Synapse's `get_auth_chain_difference` starts its walk from the state's events themselves.)
 ///
-/// An event that the states' common part cites is in every chain, so walking from the conflicted events alone finds candidates,
-/// and only if there are any, the common part is looked at too.
+/// An event that the states' common part leads to is in every chain. So walking from the conflicted events alone finds candidates;
+/// then it is asked where the common part leads to, first the entries that are most likely to lead to them.
 pub(super) fn auth_difference(graph: &EventGraph, conflict: &Conflict<'_>, conflicted: &EventSet) -> EventSet {
     let mut candidates = chains_of_some(graph, conflict, conflicted);
     candidates.retain(|index| !conflicted.contains(*index));
     let mut difference: EventSet = candidates.into_iter().collect();
-    exclude_chain_of_common_state(graph, conflict, &mut difference);
+    exclude_chains_of_common_state(graph, conflict, &mut difference);
     difference
 }
 
@@ -79,6 +82,7 @@ impl Walk {
     }
 
     fn reach_from_state(&mut self, index: EventIndex, state: usize) {
+        count(self.words);
         self.by.fill(0);
         if let Some(word) = self.by.get_mut(state / 64) {
             *word = 1 << (state % 64);
@@ -88,6 +92,7 @@ impl Walk {
 
     /// Reaches an event by the chains of `by`.
     fn reach(&mut self, index: EventIndex) {
+        count(self.words);
         let is_new = self.reached.insert(index);
         let place = self.places.entry(index.as_usize());
         if *place == 0 {
@@ -125,17 +130,40 @@ fn are_equal(left: &[u64], right: &[u64]) -> bool {
 }
 
 /// Removes from `candidates` what the unconflicted state map's events or their auth chains contain.
-fn exclude_chain_of_common_state(graph: &EventGraph, conflict: &Conflict<'_>, candidates: &mut EventSet) {
-    let Some(lowest) = candidates.first() else { return };
-    // Older events can't lead to a candidate.
+fn exclude_chains_of_common_state(graph: &EventGraph, conflict: &Conflict<'_>, candidates: &mut EventSet) {
+    if candidates.first().is_none() {
+        return;
+    }
     let mut is_conflicted = NumberMap::around(conflict.keys().iter().map(|key| key.as_usize()));
     for key in conflict.keys() {
         *is_conflicted.entry(key.as_usize()) = true;
     }
+    // Mostly a candidate is in the common state itself, as the sender's membership is that only one side cites, or what holds its
+    // key there cites it.
+    let keys = candidates.iter().filter_map(|index| graph.key(index));
+    let unconflicted = keys.filter(|key| !is_conflicted.get(key.as_usize()));
+    let holders = unconflicted.filter_map(|key| conflict.base().get(graph, key)).collect();
+    exclude_chains(graph, holders, candidates);
+    // Events that are not in memory may have been among them: all this will be done again with them.
+    if graph.is_missing_some() {
+        return;
+    }
+    let Some(lowest) = candidates.first() else { return };
+    // Older events can't lead to a candidate.
     let common = conflict.base().entries_since(graph, lowest).filter(|(key, _)| !is_conflicted.get(key.as_usize()));
-    let mut pending: EventSet = common.map(|(_, event)| event).collect();
-    while let Some(index) = pending.pop_last() {
+    exclude_chains(graph, common.map(|(_, event)| event).collect(), candidates);
+}
+
+/// Removes events and their auth chains from `candidates`. Goes down no further than to the lowest candidate that is left.
+fn exclude_chains(graph: &EventGraph, events: EventSet, candidates: &mut EventSet) {
+    let Some(lowest) = candidates.first() else { return };
+    let mut pending = events;
+    while let Some(index) = pending.pop_last().filter(|index| *index >= lowest) {
         candidates.remove(index);
+        if index == lowest {
+            // Those that are left are higher, and nothing that is still to come leads there.
+            return;
+        }
         pending.extend(graph.auth_events(index).iter().copied().filter(|index| *index >= lowest));
     }
 }
