@@ -178,6 +178,7 @@ impl EventGraph {
     }
 
     fn power_chain(&self, index: EventIndex) -> Option<PowerChain> {
+        count(1);
         // Asking for the place notes that the event is missing, if it is.
         self.place(index)?;
         self.power_chains.get(&index).copied()

@@ -2,6 +2,7 @@
 
 mod known_problems;
 mod v1;
+mod work;
 
 use crate::{
     room_version::RoomVersion::{self, V2, V6, V10, V11, V12},
