@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests, which clippy does not see behind the feature")]
 
+mod resolve;
+
 use std::{fmt::Write as _, sync::Arc};
 
 use ravel_core::{
@@ -12,7 +14,7 @@ use ravel_core::{
 };
 
 use super::{
-    BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError,
+    BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, StoredResolution,
     records::{
         EventRecord, ExtremitiesRecord, Head, LogEntry, ReasonRecord, RoomRecord, SnapshotNodeRecord, TimelineRecord,
         key, outcome_from_byte,
@@ -49,14 +51,15 @@ impl TestRoom {
         prev: &[&EventId],
     ) -> EventId {
         let list = |ids: Vec<&EventId>| ids.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(",");
-        let state_key = state_key.map(|key| format!(r#""state_key":"{key}","#)).unwrap_or_default();
         // What authorizes it, in the state after the first event it builds on.
         let state = prev.first().and_then(|prev| self.room.state_after(prev));
-        let wanted =
-            [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.join_rules", ""), ("m.room.member", sender)];
-        let wanted =
-            wanted.into_iter().filter(|(wanted, _)| *wanted != "m.room.join_rules" || content.contains("join"));
+        let create_and_levels = [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", sender)];
+        let join_rules = content.contains("\"join\"").then_some(("m.room.join_rules", ""));
+        let target = state_key.filter(|target| kind == "m.room.member" && *target != sender);
+        let target = target.map(|target| ("m.room.member", target));
+        let wanted = create_and_levels.into_iter().chain(join_rules).chain(target);
         let auth: Vec<EventId> = wanted.filter_map(|(kind, key)| state?.get(kind, key)).collect();
+        let state_key = state_key.map(|key| format!(r#""state_key":"{key}","#)).unwrap_or_default();
         let json = format!(
             r#"{{"auth_events":[{}],"content":{content},"depth":{},"hashes":{{"sha256":"AA"}},"origin_server_ts":{},
                 "prev_events":[{}],"room_id":"{}","sender":"{sender}","signatures":{{}},{state_key}"type":"{kind}"}}"#,
