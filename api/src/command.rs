@@ -62,6 +62,15 @@ pub enum Failure {
     CopyToItself,
     #[error("{server} was not among the servers recorded in any of the files{}", list(.known))]
     NoSuchServer { server: String, known: Vec<String> },
+    #[cfg(feature = "bench")]
+    #[error(transparent)]
+    Shape(#[from] ravel_proptests::rooms::ImpossibleShape),
+    #[cfg(feature = "bench")]
+    #[error("the generated room is not in order: {0}")]
+    Graph(#[from] ravel_core::graph::GraphError),
+    #[cfg(feature = "bench")]
+    #[error("ruma-state-res fails: {0}")]
+    Ruma(#[from] ravel_proptests::ruma::Error),
     #[error("can't write the output: {0}")]
     Output(#[from] io::Error),
 }

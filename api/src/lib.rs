@@ -4,8 +4,6 @@
 //! files of recorded rooms, [`database`] opens a store by its name, [`output`] prints for people or programs.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "bench")]
-pub mod bench;
 pub mod cli;
 pub mod command;
 pub mod database;

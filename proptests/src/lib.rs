@@ -2,7 +2,8 @@
 //!
 //! A [`Plan`](plan::Plan) is a list of small numbers that proptest draws and shrinks; [`Draft`](draft::Draft) makes events of it,
 //! hashed, and signed on demand, so that they go through all of the receipt path. [`plain`] reads the text of the specification
-//! on state resolution without any of the shortcuts that the product takes. [`seed`] runs a property on many cases and tells the
+//! on state resolution without any of the shortcuts that the product takes. [`rooms`] makes rooms of any size that have a given
+//! shape, for measuring too; with the feature `ruma`, `ruma` hands rooms to ruma-state-res. [`seed`] runs a property on many cases and tells the
 //! seed of the one that fails.
 #![forbid(unsafe_code)]
 #![allow(
@@ -16,4 +17,7 @@ pub mod people;
 pub mod plain;
 pub mod plan;
 pub mod random_json;
+pub mod rooms;
+#[cfg(feature = "ruma")]
+pub mod ruma;
 pub mod seed;

@@ -5,21 +5,18 @@ use std::{process::ExitCode, time::Duration};
 use cpu_time::ThreadTime;
 use ravel_core::{
     graph::EventGraph,
-    id::EventId,
     resolve::Silent,
     room_version::RoomVersion,
     state::{State, StateMap},
 };
+use ravel_proptests::{
+    rooms::Shape,
+    ruma::{self, plain_state},
+};
 use serde_json::{Value, json};
 
 use super::{Failure, disagreement};
-use crate::{
-    bench::{
-        rooms::{GeneratedRoom, Shape},
-        ruma::{self, RumaRoom},
-    },
-    output::Output,
-};
+use crate::output::Output;
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
@@ -88,6 +85,8 @@ impl ResolveOptions {
                     forks,
                     chained_power_changes,
                     conflicted_events,
+                    nested: false,
+                    disputed: false,
                     seed,
                 }
             })
@@ -117,7 +116,7 @@ pub fn resolve(options: &ResolveOptions, output: &mut Output) -> Result<ExitCode
     let mut rows = Vec::new();
     let mut all_equal = true;
     for shape in options.shapes() {
-        let Some(measured) = Measured::of(&shape) else { continue };
+        let measured = Measured::of(&shape)?;
         all_equal &= measured.equal;
         if output.is_json() {
             rows.push(measured.to_json(&shape));
@@ -166,19 +165,20 @@ struct Measured {
 }
 
 impl Measured {
-    /// Measures one room; `None` if ruma-state-res can't do it.
-    fn of(shape: &Shape) -> Option<Self> {
-        let room = shape.generate();
-        let (graph, states) = numbered(&room)?;
+    /// Measures one room.
+    fn of(shape: &Shape) -> Result<Self, Failure> {
+        let room = shape.generate()?;
+        let (graph, states) = room.numbered()?;
         let states: Vec<&StateMap> = states.iter().collect();
-        let ruma_room = RumaRoom::new(&room)?;
-        let answer = ruma_room.resolve(ruma_room.prepare()).ok()?;
+        let ruma_room = ruma::Room::of_generated(&room);
+        let input = ruma_room.input(room.states());
+        let answer = ruma_room.run(&input, input.auth_chains())?;
         let resolved = resolve_once(&graph, &states);
-        let equal = ruma::is_equal(&answer, &State::new(&graph, &resolved).sorted_entries());
+        let equal = plain_state(answer) == State::new(&graph, &resolved).to_map();
         let ravel = Times::of(|| (), |()| drop(resolve_once(&graph, &states)));
         let allocations = allocation_counter::measure(|| drop(resolve_once(&graph, &states))).count_total;
-        let ruma = Times::of(|| ruma_room.prepare(), |auth_chains| drop(ruma_room.resolve(auth_chains)));
-        Some(Self { ravel, ruma, allocations, equal })
+        let ruma = Times::of(|| input.auth_chains(), |auth_chains| drop(ruma_room.run(&input, auth_chains)));
+        Ok(Self { ravel, ruma, allocations, equal })
     }
 
     fn ratio(&self) -> f64 {
@@ -223,22 +223,4 @@ impl Measured {
 
 fn resolve_once(graph: &EventGraph, states: &[&StateMap]) -> StateMap {
     ravel_core::resolve::resolve(graph, states, &mut Silent)
-}
-
-/// Returns the room's graph and the states after its forks.
-fn numbered(room: &GeneratedRoom) -> Option<(EventGraph, Vec<StateMap>)> {
-    let mut graph = EventGraph::new(room.rules);
-    for event in &room.events {
-        graph.insert(&event.event, None, false).ok()?;
-    }
-    let edit = |state: &StateMap, entries: &mut dyn Iterator<Item = &EventId>| {
-        let edits = entries.filter_map(|event_id| {
-            let index = graph.index_of(event_id)?;
-            Some((graph.key(index)?, Some(index)))
-        });
-        state.with_edits(&graph, edits.collect())
-    };
-    let shared = edit(&StateMap::new(), &mut room.shared.values());
-    let states = room.forks.iter().map(|fork| edit(&shared, &mut fork.values())).collect();
-    Some((graph, states))
 }

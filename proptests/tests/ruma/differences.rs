@@ -8,11 +8,10 @@ use ravel_core::{
     event_auth::{CitedAuthEvent, check_state_independent},
     room_version::RoomVersion::{self, V2, V5, V6, V9, V10, V12},
 };
-use ravel_proptests::plain;
+use ravel_proptests::{plain, ruma::event_id};
 use ruma_state_res::check_state_independent_auth_rules;
 
 use crate::{
-    adapter,
     resolution::Difference::{self, DefaultOfNamedLevel, NoJoinRules},
     written::{ALICE, BOB, CREATE, CREATOR, JOIN_RULES, LEVELS, Line, MEMBER, Written},
 };
@@ -127,8 +126,8 @@ fn create_is_accepted(version: RoomVersion, content: &str, second: bool) -> [boo
     let cited: &[CitedAuthEvent<'_>] = &[];
     let ravel = check_state_independent(version.rules(), room.event(place), None, create, cited).is_ok();
     let ruma = room.ruma();
-    let pdu = &ruma.events[&adapter::event_id(&room.event(place).event_id)];
-    let theirs = check_state_independent_auth_rules(&ruma.rules.authorization, pdu, |id| ruma.events.get(id).cloned());
+    let pdu = &ruma.events[&event_id(&room.event(place).event_id)];
+    let theirs = check_state_independent_auth_rules(&ruma.rules.authorization, pdu, |id| ruma.events.get(id));
     [ravel, theirs.is_ok()]
 }
 

@@ -12,10 +12,9 @@ use ravel_proptests::{
     draft::{self, Draft},
     plain,
     plan::states_plans,
+    ruma::{self, content_of},
     seed,
 };
-
-use crate::adapter;
 
 /// All versions that ruma-state-res resolves.
 const VERSIONS_2_TO_12: &[RoomVersion] = RoomVersion::ALL.split_at(1).1;
@@ -67,13 +66,13 @@ fn resolution_is_that_of_ruma() {
     seed::check(GRAPHS, &states_plans(VERSIONS_2_TO_12, 1..60), |plan| {
         let draft = Draft::of(&plan.room);
         let states = draft.states(&plan);
-        let ruma =
-            adapter::Room::new(draft.version, draft.events.iter().map(|event| (&event.json, &*event.event, false)));
+        let events = draft.events.iter().map(|event| (&*event.event, content_of(&event.json), false));
+        let ruma = ruma::Room::new(draft.version, events).unwrap();
         let theirs = |event: &Event, state: &plain::Lookup<'_>| ruma.allows(event, state);
         let room = plain::Room::new(draft.rules(), draft.events.iter().map(|event| event.event.clone()), &theirs);
         let plain_states: Vec<plain::State> = states.iter().map(|state| plain_state(&draft, state)).collect();
         let ravel_result = ravel(&draft, &states, |_| false);
-        let ruma_result = ruma.resolve(&room, &plain_states).unwrap();
+        let ruma_result = ruma.resolve(&plain_states).unwrap();
         if ravel_result == ruma_result {
             exact.set(exact.get() + 1);
             return;

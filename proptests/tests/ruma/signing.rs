@@ -12,11 +12,10 @@ use ravel_core::{
 use ravel_proptests::{
     people::{SERVERS, server_of, signing_key},
     random_json::{objects_of, strings, values},
+    ruma::rules,
     seed,
 };
 use ruma_signatures::Ed25519KeyPair;
-
-use crate::adapter;
 
 /// The types that redaction knows, and others.
 const TYPES: &[&str] = &[
@@ -128,7 +127,7 @@ fn seed_of(server: &str) -> [u8; 32] {
 #[test]
 fn hashes_signatures_and_redaction_are_those_of_ruma() {
     seed::check(3_000, &(select(&RoomVersion::ALL[..]), events(), select(&SERVERS[..])), |(version, json, server)| {
-        let (rules, theirs) = (version.rules(), adapter::rules(version));
+        let (rules, theirs) = (version.rules(), rules(version));
         assert_eq!(text(&ravel(&json)), serde_json::to_string(&ruma(&json)).unwrap(), "canonical JSON");
 
         let hash = encode_base64(&content_hash(&ravel(&json)));
@@ -173,7 +172,7 @@ fn keeps_odd_third_party_invite(event: &CanonicalJsonObject, version: RoomVersio
 fn ruma_keeps_a_third_party_invite_that_is_no_object() {
     let json = r#"{"content":{"membership":"invite","third_party_invite":7},"type":"m.room.member"}"#;
     assert!(keeps_odd_third_party_invite(&ravel(json), RoomVersion::V11));
-    let theirs = adapter::rules(RoomVersion::V11).redaction;
+    let theirs = rules(RoomVersion::V11).redaction;
     let theirs = ruma_common::canonical_json::redact(ruma(json), &theirs, None).unwrap();
     let ours = redact(ravel(json), &RoomVersion::V11.rules().redaction);
     assert_eq!(serde_json::to_string(&theirs).unwrap(), json);

@@ -9,9 +9,11 @@ use ravel_core::{
     room_version::RoomVersion::{self, V2, V12},
     state::{State, StateMap},
 };
-use ravel_proptests::{draft::json_object, plain};
-
-use crate::adapter;
+use ravel_proptests::{
+    draft::json_object,
+    plain,
+    ruma::{self, content_of},
+};
 
 pub(crate) const ALICE: &str = "@alice:ash.example";
 pub(crate) const BOB: &str = "@bob:birch.example";
@@ -92,8 +94,9 @@ impl Written {
             .collect()
     }
 
-    pub(crate) fn ruma(&self) -> adapter::Room {
-        adapter::Room::new(self.version, self.events.iter().map(|(json, event, rejected)| (json, event, *rejected)))
+    pub(crate) fn ruma(&self) -> ruma::Room {
+        let events = self.events.iter().map(|(json, event, rejected)| (event, content_of(json), *rejected));
+        ruma::Room::new(self.version, events).unwrap()
     }
 
     /// Returns whether Ravel and ruma allow an event in the state that all events before it make up.
@@ -106,8 +109,7 @@ impl Written {
 
     /// Returns the states that Ravel and ruma resolve.
     pub(crate) fn resolve(&self, states: &[plain::State]) -> (plain::State, ruma_state_res::Result<plain::State>) {
-        let allows = plain::ravel_allows(self.version.rules());
-        (self.resolve_by_ravel(states), self.ruma().resolve(&self.plain(&allows), states))
+        (self.resolve_by_ravel(states), self.ruma().resolve(states))
     }
 
     pub(crate) fn resolve_by_ravel(&self, states: &[plain::State]) -> plain::State {
