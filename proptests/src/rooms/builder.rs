@@ -135,7 +135,13 @@ impl Builder<'_> {
                     self.send(sender, NAME, "", format!(r#"{{"name":"of fork {fork}"}}"#));
                 }
                 // Users behind those with power, so that these may kick and ban them.
-                _ => self.change_membership(power_users + key, key + fork),
+                _ => {
+                    self.change_membership(power_users + key, key + fork);
+                    // What was before is in no state, but what is now may stand on it.
+                    if self.shape.disputed && self.choices.below(3) == 0 {
+                        self.change_membership(power_users + key, key + fork);
+                    }
+                }
             }
             if key == share / 2 {
                 midst = self.branch.clone();

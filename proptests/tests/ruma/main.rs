@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests as well")]
 
 mod differences;
+mod generated_rooms;
 mod resolution;
 mod signing;
 mod state_resets;

@@ -17,7 +17,7 @@ use ravel_proptests::{
 };
 
 /// All versions that ruma-state-res resolves.
-const VERSIONS_2_TO_12: &[RoomVersion] = RoomVersion::ALL.split_at(1).1;
+pub(crate) const VERSIONS_2_TO_12: &[RoomVersion] = RoomVersion::ALL.split_at(1).1;
 
 /// How many graphs are compared, and how many of them at least have to come out the same with ruma.
 const GRAPHS: u64 = 5_500;
