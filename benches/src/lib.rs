@@ -8,7 +8,7 @@ use std::{env, path::PathBuf};
 
 use ravel_api::recorded_room::{RecordedRoom, UnreadableFile};
 use ravel_core::{
-    pdu::{ParsedPdu, VerifiedPdu},
+    pdu::VerifiedPdu,
     room::{Effect, PersistEvent, Receipt, Room},
 };
 
@@ -26,11 +26,15 @@ pub fn recorded_room(name: &str) -> Result<RecordedRoom, UnreadableFile> {
     RecordedRoom::read(&folder.join(format!("{name}.jsonl.gz")))
 }
 
-/// Returns the events of a room, verified. Events that do not pass are left out; a recorded room has none.
+/// Returns the events of a room, verified.
+///
+/// # Panics
+///
+/// If one does not pass, which none of a recorded room does.
 pub fn verified(room: &RecordedRoom) -> Vec<VerifiedPdu> {
-    let rules = room.room_version.rules();
-    let parsed = room.events.iter().filter_map(|event| ParsedPdu::parse(event.pdu.get().as_bytes(), rules).ok());
-    parsed.filter_map(|pdu| pdu.verify(&room.keys, 0).ok()).collect()
+    let pdus: Vec<VerifiedPdu> = room.verified().collect();
+    assert_eq!(pdus.len(), room.events.len(), "events of {} do not pass the checks on receipt", room.path.display());
+    pdus
 }
 
 /// Judges events in their order; returns the room and all that is to be stored.
