@@ -71,6 +71,12 @@ pub enum Failure {
     #[cfg(feature = "bench")]
     #[error("ruma-state-res fails: {0}")]
     Ruma(#[from] ravel_proptests::ruma::Error),
+    #[cfg(feature = "bench")]
+    #[error(transparent)]
+    Untranslatable(#[from] ravel_proptests::ruma::Untranslatable),
+    #[cfg(feature = "bench")]
+    #[error("{}: can't be written: {source}", .path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
     #[error("can't write the output: {0}")]
     Output(#[from] io::Error),
 }

@@ -1,102 +1,103 @@
 //! `ravel bench resolve`: how long a resolution takes, beside ruma-state-res on the same input in the same run.
 
-use std::{process::ExitCode, time::Duration};
+mod measure;
+mod plot;
+mod recorded;
 
-use cpu_time::ThreadTime;
-use ravel_core::{
-    graph::EventGraph,
-    resolve::Silent,
-    room_version::RoomVersion,
-    state::{State, StateMap},
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+    process::ExitCode,
 };
-use ravel_proptests::{
-    rooms::Shape,
-    ruma::{self, plain_state},
-};
-use serde_json::{Value, json};
 
+use ravel_core::room_version::RoomVersion;
+use ravel_proptests::rooms::Shape;
+use serde_json::Value;
+
+use self::{
+    measure::{MeasuredShape, clock_us},
+    recorded::MeasuredFile,
+};
 use super::{Failure, disagreement};
-use crate::output::Output;
+use crate::{output::Output, recorded_room::RecordedRoom};
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
 pub enum What {
-    /// State resolution: the rooms of a fixed table, or one room of the given shape
+    /// State resolution: the rooms of a fixed table, one room of the given shape, or the merges of recorded rooms
+    #[command(after_long_help = JSON_HELP)]
     Resolve(ResolveOptions),
     /// What a room takes in memory and on disk, and each further change of its state
     Room(super::bench_room::RoomOptions),
 }
 
-/// The shape of the room; without any, a fixed table of rooms.
+/// What is resolved; without any file or shape, a fixed table of rooms.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("shape").multiple(true)))]
 pub struct ResolveOptions {
-    /// How many users are joined before the forks
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Recorded rooms, plain or gzip, of which every merge is resolved; without any, generated rooms are
+    #[arg(value_name = "FILE", conflicts_with_all = ["shape", "room_version", "seed"])]
+    files: Vec<PathBuf>,
+    /// How many users are joined before the forks [default: 1000]
+    #[arg(long, value_name = "N", group = "shape", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     members: Option<u32>,
-    /// How many times the power levels change before the forks
-    #[arg(long, default_value_t = 10)]
-    power_changes: u32,
-    /// How many forks there are
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=1000))]
-    forks: u32,
-    /// How many events are in conflict, over all forks
-    #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    conflict: u32,
-    /// How many users the power levels name
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    power_users: u32,
-    /// How many times each fork changes the power levels
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    chained_power_changes: u32,
-    /// The room's version, 2 to 12; without it 11 and 12
-    #[arg(long, value_parser = room_version)]
+    /// How many times the power levels change before the forks [default: 10]
+    #[arg(long, value_name = "N", group = "shape", value_parser = clap::value_parser!(u32).range(..=100_000))]
+    power_changes: Option<u32>,
+    /// How many forks there are [default: 2]
+    #[arg(long, value_name = "N", group = "shape", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    forks: Option<u32>,
+    /// How many events are in conflict, over all forks [default: 22]
+    #[arg(long, value_name = "N", group = "shape", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    conflict: Option<u32>,
+    /// How many users the power levels name [default: 10]
+    #[arg(long, value_name = "N", group = "shape", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    power_users: Option<u32>,
+    /// How many times each fork changes the power levels [default: 1]
+    #[arg(long, value_name = "N", group = "shape", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    chained_power_changes: Option<u32>,
+    /// Let each fork but the first begin in the midst of another one
+    #[arg(long, group = "shape")]
+    nested: bool,
+    /// Let all users with power act, and the forks refuse each other's events
+    #[arg(long, group = "shape")]
+    disputed: bool,
+    /// The generated rooms' version, 2 to 12; without it 11 and 12
+    #[arg(long, value_name = "VERSION", value_parser = room_version)]
     room_version: Option<RoomVersion>,
-    /// Makes another room of the same shape
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Makes other generated rooms of the same shape [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Draw cost against room size and against conflict size, as SVG files in this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["shape", "files"])]
+    plot: Option<PathBuf>,
+    /// Write what --json prints to this file too
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
+
+const JSON_HELP: &str = "\
+With --json: a list of objects, one for each generated room, or for each file the sums over its merges.
+
+Each has room_version, members (joined; of a file the most), forks (resolved states; of a file the most), conflicted_events, ravel_us and ruma_us (CPU
+time of a resolution in microseconds: the median; the same name with _min, _q1, _q3 and _max has the fastest, the quartiles and the
+slowest), ravel_runs and ruma_runs (how many), ratio (ruma_us / ravel_us), allocations and reads (of one resolution by Ravel; no read
+is needed while the room is in memory) and equal (whether the answers are).
+
+Of a generated room also power_changes, power_users, chained_power_changes, nested, disputed and seed. Of a file also file, merges
+(events with several prev events whose states differ), ravel_us_per_merge and ruma_us_per_merge (the median merge), left_out (events
+that Ravel dropped or can't judge) and different_answers ([{event_id, why}]); ruma_us and ratio are null in room version 1, whose
+resolution ruma-state-res does not have.
+
+Exit code 1: some answers differ, or events of a file were left out.";
 
 pub(super) fn room_version(text: &str) -> Result<RoomVersion, String> {
     let version = RoomVersion::parse(text).filter(|version| *version != RoomVersion::V1);
     version.ok_or_else(|| "expected a room version from 2 to 12".to_owned())
 }
 
-impl ResolveOptions {
-    fn shapes(&self) -> Vec<Shape> {
-        let versions =
-            self.room_version.map_or_else(|| vec![RoomVersion::V11, RoomVersion::V12], |version| vec![version]);
-        let rows = match self.members {
-            Some(members) => {
-                vec![[members, self.forks, self.conflict, self.power_users, self.chained_power_changes]]
-            }
-            None => TABLE.to_vec(),
-        };
-        let shapes = versions.into_iter().flat_map(|room_version| {
-            rows.iter().map(move |row| {
-                let [members, forks, conflicted_events, power_users, chained_power_changes] =
-                    row.map(|number| number as usize);
-                let power_changes = self.power_changes as usize;
-                let seed = self.seed;
-                Shape {
-                    room_version,
-                    members,
-                    power_changes,
-                    power_users,
-                    forks,
-                    chained_power_changes,
-                    conflicted_events,
-                    nested: false,
-                    disputed: false,
-                    seed,
-                }
-            })
-        });
-        shapes.collect()
-    }
-}
-
 /// Members, forks, conflicted events, users in the power levels, changes of power levels by each fork.
-const TABLE: [[u32; 5]; 9] = [
+const TABLE: [[usize; 5]; 9] = [
     [100, 2, 22, 10, 1],
     [1_000, 2, 22, 10, 1],
     [10_000, 2, 22, 10, 1],
@@ -108,119 +109,136 @@ const TABLE: [[u32; 5]; 9] = [
     [10_000, 2, 204, 10, 900],
 ];
 
+/// What plots have between the rows of the table.
+const PLOTTED_TOO: [[usize; 5]; 2] = [[10_000, 2, 202, 10, 1], [10_000, 2, 632, 10, 1]];
+
+impl ResolveOptions {
+    fn shapes(&self) -> Vec<Shape> {
+        let versions =
+            self.room_version.map_or_else(|| vec![RoomVersion::V11, RoomVersion::V12], |version| vec![version]);
+        versions.into_iter().flat_map(|version| self.shapes_of(version)).collect()
+    }
+
+    fn shapes_of(&self, room_version: RoomVersion) -> Vec<Shape> {
+        let shape = Shape { room_version, seed: self.seed.unwrap_or(1), ..Shape::default() };
+        let numbers =
+            [self.members, self.power_changes, self.forks, self.conflict, self.power_users, self.chained_power_changes];
+        if self.nested || self.disputed || numbers.iter().any(Option::is_some) {
+            let or = |number: Option<u32>, default| number.map_or(default, |number| number as usize);
+            return vec![Shape {
+                members: or(self.members, shape.members),
+                power_changes: or(self.power_changes, shape.power_changes),
+                power_users: or(self.power_users, shape.power_users),
+                forks: or(self.forks, shape.forks),
+                chained_power_changes: or(self.chained_power_changes, shape.chained_power_changes),
+                conflicted_events: or(self.conflict, shape.conflicted_events),
+                nested: self.nested,
+                disputed: self.disputed,
+                ..shape
+            }];
+        }
+        let more = if self.plot.is_some() { &PLOTTED_TOO[..] } else { &[] };
+        let rows = TABLE.iter().chain(more).map(|row| {
+            let [members, forks, conflicted_events, power_users, chained_power_changes] = *row;
+            Shape { members, forks, conflicted_events, power_users, chained_power_changes, ..shape.clone() }
+        });
+        rows.collect()
+    }
+}
+
 /// Measures and prints; exit code 1 if the answers differ.
 pub fn resolve(options: &ResolveOptions, output: &mut Output) -> Result<ExitCode, Failure> {
-    if !output.is_json() {
-        output.line("version members forks conflicted users chained |  ravel us (min-max)          ruma us   ratio  allocations");
-    }
-    let mut rows = Vec::new();
-    let mut all_equal = true;
-    for shape in options.shapes() {
-        let measured = Measured::of(&shape)?;
-        all_equal &= measured.equal;
-        if output.is_json() {
-            rows.push(measured.to_json(&shape));
-        } else {
-            output.line(measured.row(&shape));
-            output.finish()?;
+    let shapes = options.shapes();
+    if options.files.is_empty() {
+        for shape in &shapes {
+            shape.check()?;
         }
+    }
+    // What can't be written is better known before the minutes of measuring.
+    let unwritable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Failure::Unwritable { path, source }
+    };
+    if let Some(file) = &options.output {
+        OpenOptions::new().create(true).append(true).open(file).map_err(unwritable(file))?;
+    }
+    if let Some(folder) = &options.plot {
+        fs::create_dir_all(folder).map_err(unwritable(folder))?;
+    }
+
+    let (rows, all_well) = match options.files.as_slice() {
+        [] => generated(&shapes, options.plot.as_deref(), output)?,
+        files => recorded_files(files, output)?,
+    };
+    let rows = Value::Array(rows);
+    if let Some(file) = &options.output {
+        fs::write(file, format!("{rows:#}\n")).map_err(unwritable(file))?;
     }
     if output.is_json() {
-        output.value(&Value::Array(rows));
+        output.value(&rows);
     }
-    Ok(if all_equal { ExitCode::SUCCESS } else { disagreement() })
+    Ok(if all_well { ExitCode::SUCCESS } else { disagreement() })
 }
 
-/// CPU times of one resolution, in microseconds.
-struct Times {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Times {
-    /// Measures until half a second has passed, seven times at least.
-    fn of<T>(mut prepare: impl FnMut() -> T, mut run: impl FnMut(T)) -> Self {
-        let mut times = Vec::new();
-        let mut total = Duration::ZERO;
-        while times.len() < 7 || (total < Duration::from_millis(500) && times.len() < 10_000) {
-            let input = prepare();
-            let started = ThreadTime::now();
-            run(input);
-            let time = started.elapsed();
-            total += time;
-            times.push(time.as_secs_f64() * 1e6);
+/// Measures generated rooms; returns the rows as JSON, and whether all answers are equal.
+fn generated(shapes: &[Shape], plot: Option<&Path>, output: &mut Output) -> Result<(Vec<Value>, bool), Failure> {
+    header(output, "one resolution of a room's forks", &MeasuredShape::header());
+    let mut measured = Vec::new();
+    for shape in shapes {
+        let row = MeasuredShape::of(shape)?;
+        print(output, || row.line())?;
+        measured.push(row);
+    }
+    if let Some(folder) = plot {
+        for path in plot::draw(folder, &measured)? {
+            print(output, || format!("{} written", path.display()))?;
         }
-        times.sort_by(f64::total_cmp);
-        let at = |place: usize| times.get(place).copied().unwrap_or_default();
-        Self { min: at(0), median: at(times.len() / 2), max: at(times.len() - 1) }
     }
+    Ok((measured.iter().map(MeasuredShape::to_json).collect(), measured.iter().all(|row| row.equal)))
 }
 
-struct Measured {
-    ravel: Times,
-    ruma: Times,
-    allocations: u64,
-    equal: bool,
+/// Measures the merges of recorded rooms; returns the rows as JSON, and whether all events were judged and all answers are equal.
+fn recorded_files(files: &[PathBuf], output: &mut Output) -> Result<(Vec<Value>, bool), Failure> {
+    // An unreadable file is better known before the minutes of measuring.
+    let rooms = files.iter().map(|path| RecordedRoom::read(path)).collect::<Result<Vec<_>, _>>()?;
+    header(
+        output,
+        "resolving all merges of a room one after the other, and of the median one",
+        &MeasuredFile::header(),
+    );
+    let mut measured = Vec::new();
+    for room in &rooms {
+        let row = MeasuredFile::of(room)?;
+        for line in row.lines() {
+            print(output, || line)?;
+        }
+        measured.push(row);
+    }
+    let merges: usize = measured.iter().map(|row| row.merges).sum();
+    let differing: usize = measured.iter().map(|row| row.different_answers.len()).sum();
+    print(output, || format!("{merges} merges resolved, {differing} answers of ruma-state-res differ"))?;
+    let all_judged = measured.iter().all(|row| row.left_out == 0);
+    Ok((measured.iter().map(MeasuredFile::to_json).collect(), differing == 0 && all_judged))
 }
 
-impl Measured {
-    /// Measures one room.
-    fn of(shape: &Shape) -> Result<Self, Failure> {
-        let room = shape.generate()?;
-        let (graph, states) = room.numbered()?;
-        let states: Vec<&StateMap> = states.iter().collect();
-        let ruma_room = ruma::Room::of_generated(&room);
-        let input = ruma_room.input(room.states());
-        let answer = ruma_room.run(&input, input.auth_chains())?;
-        let resolved = resolve_once(&graph, &states);
-        let equal = plain_state(answer) == State::new(&graph, &resolved).to_map();
-        let ravel = Times::of(|| (), |()| drop(resolve_once(&graph, &states)));
-        let allocations = allocation_counter::measure(|| drop(resolve_once(&graph, &states))).count_total;
-        let ruma = Times::of(|| input.auth_chains(), |auth_chains| drop(ruma_room.run(&input, auth_chains)));
-        Ok(Self { ravel, ruma, allocations, equal })
+fn header(output: &mut Output, what: &str, columns: &str) {
+    if output.is_json() {
+        return;
     }
-
-    fn ratio(&self) -> f64 {
-        self.ruma.median / self.ravel.median
-    }
-
-    fn row(&self, shape: &Shape) -> String {
-        let spread = format!("{:.1} ({:.1}-{:.1})", self.ravel.median, self.ravel.min, self.ravel.max);
-        format!(
-            "{:>7} {:>7} {:>5} {:>10} {:>5} {:>7} | {spread:<26} {:>10.1} {:>7.0} {:>12}{}",
-            shape.room_version.as_str(),
-            shape.members,
-            shape.forks,
-            shape.conflicted_events,
-            shape.power_users,
-            shape.chained_power_changes,
-            self.ruma.median,
-            self.ratio(),
-            self.allocations,
-            if self.equal { "" } else { "  DIFFERENT ANSWERS" },
-        )
-    }
-
-    fn to_json(&self, shape: &Shape) -> Value {
-        json!({
-            "room_version": shape.room_version.as_str(),
-            "members": shape.members,
-            "forks": shape.forks,
-            "conflicted_events": shape.conflicted_events,
-            "power_users": shape.power_users,
-            "chained_power_changes": shape.chained_power_changes,
-            "ravel_us": self.ravel.median,
-            "ravel_us_min": self.ravel.min,
-            "ravel_us_max": self.ravel.max,
-            "ruma_us": self.ruma.median,
-            "ratio": self.ratio(),
-            "allocations": self.allocations,
-            "equal": self.equal,
-        })
-    }
+    output.line(format!(
+        "CPU time of {what}, in microseconds.\n\
+         The median of many runs after a warm-up, and in brackets the first and third quartile and the slowest run. Both start from\n\
+         the same states in memory and keep no result; the auth chains that ruma-state-res asks for are made outside of its time.\n\
+         Reading the clock is {:.2} us of each run.\n\n{columns}",
+        clock_us(),
+    ));
 }
 
-fn resolve_once(graph: &EventGraph, states: &[&StateMap]) -> StateMap {
-    ravel_core::resolve::resolve(graph, states, &mut Silent)
+/// Prints a line at once, unless JSON is wanted.
+fn print(output: &mut Output, line: impl FnOnce() -> String) -> Result<(), Failure> {
+    if !output.is_json() {
+        output.line(line());
+        output.finish()?;
+    }
+    Ok(())
 }
