@@ -1,7 +1,8 @@
 //! The rooms that the benches run on.
 //!
 //! A bench names its room by kind, number and room version, as the files of recorded rooms are named. The rooms are those of
-//! `proptests/corpus`, or of the folder that the environment variable `RAVEL_CORPUS` names.
+//! `proptests/corpus`, or of the folder that the environment variable `RAVEL_CORPUS` names. The generated rooms are those of
+//! `ravel_proptests::rooms`, which `ravel bench resolve` measures too.
 #![forbid(unsafe_code)]
 
 use std::{env, path::PathBuf};

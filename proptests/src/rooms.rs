@@ -107,7 +107,34 @@ pub enum ImpossibleShape {
     },
 }
 
+/// Members, forks, conflicted events, users in the power levels, changes of power levels by each fork.
+const MEASURED: [[usize; 5]; 9] = [
+    [100, 2, 22, 10, 1],
+    [1_000, 2, 22, 10, 1],
+    [10_000, 2, 22, 10, 1],
+    [100_000, 2, 22, 10, 1],
+    [100_000, 20, 20, 10, 1],
+    [10_000, 2, 2_002, 10, 1],
+    [10_000, 2, 10_002, 10, 1],
+    [10_000, 2, 2_002, 1_000, 1],
+    [10_000, 2, 204, 10, 900],
+];
+
 impl Shape {
+    /// Returns the rooms that resolution is measured on: small and large ones, with small and large conflicts, many users with
+    /// power, long chains of power levels.
+    pub fn measured(room_version: RoomVersion) -> impl Iterator<Item = Self> {
+        MEASURED.into_iter().map(move |[members, forks, conflicted_events, power_users, chained_power_changes]| Self {
+            room_version,
+            members,
+            forks,
+            conflicted_events,
+            power_users,
+            chained_power_changes,
+            ..Self::default()
+        })
+    }
+
     /// Checks that there is a room of this shape.
     ///
     /// # Errors
@@ -290,6 +317,7 @@ mod tests {
             ImpossibleShape::TooFewMembers { conflicted_events: 24, forks: 3, power_users: 4, needed: 12, members: 11 };
         check(Shape { members: 11, ..SMALL }, too_few);
         assert!(Shape { members: 12, ..SMALL }.generate().is_ok());
+        assert!(RoomVersion::ALL.into_iter().flat_map(Shape::measured).all(|shape| shape.check().is_ok()));
         assert!(Shape { power_users: POWER_USERS_MAX, members: 2_008, ..SMALL }.generate().is_ok());
     }
 }

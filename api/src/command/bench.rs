@@ -96,21 +96,8 @@ pub(super) fn room_version(text: &str) -> Result<RoomVersion, String> {
     version.ok_or_else(|| "expected a room version from 2 to 12".to_owned())
 }
 
-/// Members, forks, conflicted events, users in the power levels, changes of power levels by each fork.
-const TABLE: [[usize; 5]; 9] = [
-    [100, 2, 22, 10, 1],
-    [1_000, 2, 22, 10, 1],
-    [10_000, 2, 22, 10, 1],
-    [100_000, 2, 22, 10, 1],
-    [100_000, 20, 20, 10, 1],
-    [10_000, 2, 2_002, 10, 1],
-    [10_000, 2, 10_002, 10, 1],
-    [10_000, 2, 2_002, 1_000, 1],
-    [10_000, 2, 204, 10, 900],
-];
-
-/// What plots have between the rows of the table.
-const PLOTTED_TOO: [[usize; 5]; 2] = [[10_000, 2, 202, 10, 1], [10_000, 2, 632, 10, 1]];
+/// Conflicts in a room of 10,000 members that plots have between those of the fixed rooms.
+const PLOTTED_TOO: [usize; 2] = [202, 632];
 
 impl ResolveOptions {
     fn shapes(&self) -> Vec<Shape> {
@@ -137,12 +124,14 @@ impl ResolveOptions {
                 ..shape
             }];
         }
-        let more = if self.plot.is_some() { &PLOTTED_TOO[..] } else { &[] };
-        let rows = TABLE.iter().chain(more).map(|row| {
-            let [members, forks, conflicted_events, power_users, chained_power_changes] = *row;
-            Shape { members, forks, conflicted_events, power_users, chained_power_changes, ..shape.clone() }
+        let seed = shape.seed;
+        let plotted_too = if self.plot.is_some() { &PLOTTED_TOO[..] } else { &[] };
+        let plotted_too = plotted_too.iter().map(|conflicted_events| Shape {
+            members: 10_000,
+            conflicted_events: *conflicted_events,
+            ..shape.clone()
         });
-        rows.collect()
+        Shape::measured(room_version).chain(plotted_too).map(|shape| Shape { seed, ..shape }).collect()
     }
 }
 
