@@ -229,7 +229,7 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),
         #[cfg(feature = "bench")]
-        Command::Bench { what: command::bench::What::Room(options) } => command::bench_room::run(&options, output),
+        Command::Bench { what: command::bench::What::Room(options) } => command::bench::room::run(&options, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);

@@ -1,8 +1,9 @@
-//! `ravel bench resolve`: how long a resolution takes, beside ruma-state-res on the same input in the same run.
+//! `ravel bench`: how long a resolution takes, beside ruma-state-res on the same input in the same run; and what a room costs.
 
 mod measure;
 mod plot;
 mod recorded;
+pub mod room;
 
 use std::{
     fs::{self, OpenOptions},
@@ -28,7 +29,7 @@ pub enum What {
     #[command(after_long_help = JSON_HELP)]
     Resolve(ResolveOptions),
     /// What a room takes in memory and on disk, and each further change of its state
-    Room(super::bench_room::RoomOptions),
+    Room(self::room::RoomOptions),
 }
 
 /// What is resolved; without any file or shape, a fixed table of rooms.
@@ -81,8 +82,8 @@ With --json: a list of objects, one for each generated room, or for each file th
 
 Each has room_version, members (joined; of a file the most), forks (resolved states; of a file the most), conflicted_events, ravel_us and ruma_us (CPU
 time of a resolution in microseconds: the median; the same name with _min, _q1, _q3 and _max has the fastest, the quartiles and the
-slowest), ravel_runs and ruma_runs (how many), ratio (ruma_us / ravel_us), allocations and reads (of one resolution by Ravel; no read
-is needed while the room is in memory) and equal (whether the answers are).
+slowest), ravel_runs and ruma_runs (how many), ratio (ruma_us / ravel_us), allocations and reads (of one resolution by Ravel: of
+memory while the room is there, and of records of a store when nothing of it is) and equal (whether the answers are).
 
 Of a generated room also power_changes, power_users, chained_power_changes, nested, disputed and seed. Of a file also file, merges
 (events with several prev events whose states differ), ravel_us_per_merge and ruma_us_per_merge (the median merge), left_out (events

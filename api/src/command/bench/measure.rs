@@ -1,12 +1,18 @@
 //! Measuring one resolution, and the rooms that are generated for it.
 
-use std::{hint::black_box, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hint::black_box,
+    sync::Arc,
+    time::Duration,
+};
 
 use cpu_time::ThreadTime;
 use ravel_core::{
-    graph::EventGraph,
-    resolve::{Silent, resolve},
-    state::{State, StateMap},
+    event::Event,
+    graph::{EventGraph, GraphError},
+    resolve::{Progress, Silent, StoredStates, resolve},
+    state::{NodeNumbers, State, StateMap},
 };
 use ravel_proptests::{
     plain,
@@ -153,13 +159,47 @@ pub(super) struct MeasuredShape {
     pub(super) equal: bool,
     conflicted_events: usize,
     allocations: u64,
+    reads: u64,
+}
+
+/// Resolves with nothing in memory; returns how many records of a store that reads.
+fn reads_from_store(graph: &EventGraph, states: &[StateMap], events: &[Arc<Event>]) -> Result<u64, Failure> {
+    let Some(create) = graph.create() else { return Ok(0) };
+    let (mut numbers, mut records) = (NodeNumbers::default(), Vec::new());
+    for state in states {
+        state.number_nodes(graph, &mut numbers, &mut records).ok_or(GraphError::Full)?;
+    }
+    let nodes: BTreeMap<_, _> = records.into_iter().collect();
+    let roots: Vec<_> = states.iter().map(StateMap::root_number).collect();
+    let mut stored = StoredStates::new(graph.rules(), create, &roots);
+    // Where the forks' last events and the states after them are, and the create event.
+    let mut reads = 2 * states.len() as u64 + 1;
+    while let Progress::Needs(missing) = stored.resolve() {
+        for number in missing.nodes {
+            reads += 1;
+            let Some(node) = nodes.get(&number) else { continue };
+            stored.supply_node(number, node.clone()).map_err(Failure::StoredNode)?;
+        }
+        let mut wanted = missing.events;
+        while !wanted.is_empty() {
+            let mut next = BTreeSet::new();
+            for index in &wanted {
+                reads += 1;
+                let Some(event) = events.get(index.number() as usize) else { continue };
+                next.extend(stored.supply_event(*index, &graph.stored_event(*index, event.clone(), 0))?);
+            }
+            next.retain(|index| !wanted.contains(index));
+            wanted = next;
+        }
+    }
+    Ok(reads)
 }
 
 impl MeasuredShape {
     /// The columns of [`line`](Self::line).
     pub(super) fn header() -> String {
         format!(
-            "version members forks conflicted users chained | {:<32} {:<40}   ratio allocations",
+            "version members forks conflicted users chained | {:<32} {:<40}   ratio allocations reads",
             "ravel", "ruma-state-res"
         )
     }
@@ -169,6 +209,9 @@ impl MeasuredShape {
         let (graph, states) = room.numbered()?;
         let ravel = ByRavel::measure(&graph, &states.iter().collect::<Vec<_>>(), THOROUGH);
         let ruma = ByRuma::measure(&ruma::Room::of_generated(&room), room.states(), THOROUGH)?;
+        // Last, as what it finds out about the states would make comparing them faster.
+        let events: Vec<_> = room.events.iter().map(|event| event.event.clone()).collect();
+        let reads = reads_from_store(&graph, &states, &events)?;
         Ok(Self {
             shape: shape.clone(),
             ravel: ravel.times,
@@ -176,6 +219,7 @@ impl MeasuredShape {
             equal: ravel.answer == ruma.answer,
             conflicted_events: room.conflicted_events().len(),
             allocations: ravel.allocations,
+            reads,
         })
     }
 
@@ -185,7 +229,7 @@ impl MeasuredShape {
 
     pub(super) fn line(&self) -> String {
         format!(
-            "{:>7} {:>7} {:>5} {:>10} {:>5} {:>7} | {:<32} {:<40} {:>7.1} {:>11}{}",
+            "{:>7} {:>7} {:>5} {:>10} {:>5} {:>7} | {:<32} {:<40} {:>7.1} {:>11} {:>5}{}",
             self.shape.room_version.as_str(),
             self.shape.members,
             self.shape.forks,
@@ -196,6 +240,7 @@ impl MeasuredShape {
             self.ruma.spread(),
             self.ratio(),
             self.allocations,
+            self.reads,
             if self.equal { "" } else { "  DIFFERENT ANSWERS" },
         )
     }
@@ -214,7 +259,7 @@ impl MeasuredShape {
             "seed": self.shape.seed,
             "ratio": (self.ratio() * 100.0).round() / 100.0,
             "allocations": self.allocations,
-            "reads": 0,
+            "reads": self.reads,
             "equal": self.equal,
         });
         self.ravel.put("ravel", &mut row);

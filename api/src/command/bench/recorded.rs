@@ -1,12 +1,12 @@
 //! Measuring the merges of a recorded room.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ravel_core::{
     canonical_json::{JsonMode, parse_object},
     event::{Event, Membership},
     id::EventId,
-    room::{Outcome, Receipt, Room},
+    room::{Effect, Outcome, Receipt, Room},
     room_version::{RoomVersion, StateResolution},
     state::{State, StateMap},
 };
@@ -14,6 +14,7 @@ use ravel_proptests::{
     plain,
     ruma::{self, content_of},
 };
+use ravel_store::{Durability, MemoryStore, block_on, log::EventLog};
 use serde_json::{Value, json};
 
 use super::measure::{ByRavel, ByRuma, Effort, Times, short};
@@ -49,6 +50,7 @@ pub(super) struct MeasuredFile {
     ravel: Times,
     ruma: Option<Times>,
     allocations: u64,
+    reads: u64,
     ravel_us_per_merge: Vec<f64>,
     ruma_us_per_merge: Vec<f64>,
 }
@@ -57,7 +59,7 @@ impl MeasuredFile {
     /// The columns of [`lines`](Self::lines).
     pub(super) fn header() -> String {
         format!(
-            "{:<25} version members forks conflicted merges | {:<34} {one:>6}  {:<38} {one:>6}   ratio allocations",
+            "{:<25} version members forks conflicted merges | {:<34} {one:>6}  {:<38} {one:>6}   ratio allocations reads",
             "file",
             "ravel: all",
             "ruma-state-res: all",
@@ -78,10 +80,11 @@ impl MeasuredFile {
             ravel: Times::default(),
             ruma: None,
             allocations: 0,
+            reads: 0,
             ravel_us_per_merge: Vec::new(),
             ruma_us_per_merge: Vec::new(),
         };
-        let (room, events) = judged(recorded)?;
+        let (room, events, log) = judged(recorded)?;
         row.left_out = recorded.events.len() - events.len();
         let is_joined =
             |event_id: &EventId| room.event(event_id).is_some_and(|event| event.membership() == Some(Membership::Join));
@@ -98,16 +101,19 @@ impl MeasuredFile {
         };
         for (event, _) in room.events().filter(|(event, _)| event.prev_events.len() > 1) {
             let states = event.prev_events.iter().filter_map(|prev| room.state_after(prev));
-            row.merge(&room, ruma_room.as_ref(), event, &states.collect::<Vec<_>>());
+            if row.merge(&room, ruma_room.as_ref(), event, &states.collect::<Vec<_>>()) {
+                let stored = block_on(log.resolve_stored(room.room_id(), &event.prev_events))?;
+                row.reads += stored.map_or(0, |stored| stored.reads);
+            }
         }
         Ok(row)
     }
 
-    /// Resolves the states after an event's prev events, if they differ.
-    fn merge(&mut self, room: &Room, ruma_room: Option<&ruma::Room>, event: &Event, states: &[State<'_>]) {
+    /// Resolves the states after an event's prev events, if they differ; returns whether they do.
+    fn merge(&mut self, room: &Room, ruma_room: Option<&ruma::Room>, event: &Event, states: &[State<'_>]) -> bool {
         let entries: Vec<plain::State> = states.iter().map(State::to_map).collect();
         if entries.iter().all(|state| Some(state) == entries.first()) {
-            return;
+            return false;
         }
         self.merges += 1;
         self.forks = self.forks.max(states.len());
@@ -121,7 +127,7 @@ impl MeasuredFile {
         self.ravel.add(&ravel.times);
         self.ravel_us_per_merge.push(ravel.times.median);
         self.allocations += ravel.allocations;
-        let Some(ruma_room) = ruma_room else { return };
+        let Some(ruma_room) = ruma_room else { return true };
         let different = match ByRuma::measure(ruma_room, entries, BRIEF) {
             Ok(ruma) => {
                 if let Some(sum) = &mut self.ruma {
@@ -133,6 +139,7 @@ impl MeasuredFile {
             Err(error) => Some(format!("ruma-state-res fails: {error}")),
         };
         self.different_answers.extend(different.map(|why| DifferentAnswer { event_id: event.event_id.clone(), why }));
+        true
     }
 
     fn ratio(&self) -> Option<f64> {
@@ -143,7 +150,7 @@ impl MeasuredFile {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let one = |times: &[f64]| or_dash(median(times).map(short));
         let mut lines = vec![format!(
-            "{:<25} {:>7} {:>7} {:>5} {:>10} {:>6} | {:<34} {:>6}  {:<38} {:>6} {:>7} {:>11}",
+            "{:<25} {:>7} {:>7} {:>5} {:>10} {:>6} | {:<34} {:>6}  {:<38} {:>6} {:>7} {:>11} {:>5}",
             self.file,
             self.room_version.as_str(),
             self.members,
@@ -156,6 +163,7 @@ impl MeasuredFile {
             one(&self.ruma_us_per_merge),
             or_dash(self.ratio().map(|ratio| format!("{ratio:.1}"))),
             self.allocations,
+            self.reads,
         )];
         if self.left_out > 0 {
             lines.push(format!("  {} events were left out: Ravel dropped them or can't judge them", self.left_out));
@@ -185,7 +193,7 @@ impl MeasuredFile {
             "ruma_us": null,
             "ruma_us_per_merge": median(&self.ruma_us_per_merge),
             "allocations": self.allocations,
-            "reads": 0,
+            "reads": self.reads,
             "left_out": self.left_out,
             "equal": self.different_answers.is_empty(),
             "different_answers": different_answers.collect::<Vec<_>>(),
@@ -198,18 +206,27 @@ impl MeasuredFile {
     }
 }
 
-/// Judges the events of a room in their order. Returns the room, and the events that are in it with their `content` as JSON.
-fn judged(recorded: &RecordedRoom) -> Result<(Room, Vec<(EventId, String)>), Failure> {
+/// A room, the events that are in it with their `content` as JSON, and the log that has them.
+type Judged = (Room, Vec<(EventId, String)>, EventLog);
+
+/// Judges the events of a room in their order, and stores them.
+fn judged(recorded: &RecordedRoom) -> Result<Judged, Failure> {
     let mut room = Room::new(recorded.room_id.clone(), recorded.room_version.rules());
-    let mut events = Vec::new();
+    let mut log = block_on(EventLog::open(Arc::new(MemoryStore::new())))?;
+    let (mut events, mut stored) = (Vec::new(), Vec::new());
     for pdu in recorded.verified() {
-        if let Receipt::Judged(_) = room.handle_pdu(&pdu)?
+        if let Receipt::Judged(judged) = room.handle_pdu(&pdu)?
             && let Ok(json) = parse_object(pdu.json(), JsonMode::ByteExact)
         {
             events.push((pdu.event_id().clone(), content_of(&json)));
+            stored.extend(judged.effects.into_iter().filter_map(|effect| match effect {
+                Effect::Persist(persist) => Some(*persist),
+                Effect::Publish(_) => None,
+            }));
         }
     }
-    Ok((room, events))
+    block_on(log.append(room.room_id(), room.rules(), &stored, Durability::Relaxed))?;
+    Ok((room, events, log))
 }
 
 /// Tells where two answers differ, if they do.

@@ -92,8 +92,9 @@ impl EventGraph {
         Some(index)
     }
 
-    /// Returns what a store has to keep of an event for [`insert_stored`](Self::insert_stored).
-    pub(crate) fn stored_event(&self, index: EventIndex, event: Arc<Event>, nodes_before: u32) -> StoredEvent {
+    /// Returns what a store has to keep of an event, so that [`StoredStates`](crate::resolve::StoredStates) can resolve. `event` is the
+    /// event with this number; `nodes_before` says how many snapshot nodes the room had before it, or less.
+    pub fn stored_event(&self, index: EventIndex, event: Arc<Event>, nodes_before: u32) -> StoredEvent {
         let view = self.event(index);
         StoredEvent {
             event,

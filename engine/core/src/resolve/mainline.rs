@@ -24,7 +24,7 @@ pub(super) fn mainline_order(
             .collect(),
     });
     let keyed = events.into_iter().map(|index| {
-        let from_oldest = graph.power_levels(index).map_or(0, |cited| mainline.from_oldest(cited));
+        let from_oldest = graph.power_levels(index).map_or(0, |cited| mainline.distance_of(cited));
         ((from_oldest, graph.origin_server_ts_ms(index)), index)
     });
     let mut keyed: Vec<(MainlineKey, EventIndex)> = keyed.collect();
@@ -69,7 +69,7 @@ impl<'g> Mainline<'g> {
 
     /// Returns the distance from the oldest event of the mainline, itself 1, to where the chain of a power levels event meets it; 0 is
     /// nowhere, which is an infinite position.
-    fn from_oldest(&mut self, cited: EventIndex) -> u32 {
+    fn distance_of(&mut self, cited: EventIndex) -> u32 {
         let known = self.known.entry(cited.as_usize());
         if *known == 0 {
             let depth = self.power_levels.and_then(|newest| self.graph.common_power_depth(newest, cited));

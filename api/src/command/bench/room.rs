@@ -15,8 +15,7 @@ use ravel_core::{
 use ravel_store::{Durability, KeyRange, Keyspace, Scan, Store, block_on, log::EventLog};
 use serde_json::{Value, json};
 
-use super::Failure;
-use crate::{database::DatabaseName, output::Output};
+use crate::{command::Failure, database::DatabaseName, output::Output};
 
 /// The room, and where it is stored.
 #[derive(Debug, clap::Args)]
@@ -28,7 +27,7 @@ pub struct RoomOptions {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     changes: u32,
     /// The room's version
-    #[arg(long, default_value = "11", value_parser = super::bench::room_version)]
+    #[arg(long, default_value = "11", value_parser = super::room_version)]
     room_version: RoomVersion,
     /// An empty database to store the room in: rocksdb:DIR or sled:DIR
     #[arg(long)]
