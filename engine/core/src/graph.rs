@@ -28,7 +28,7 @@ pub(crate) use self::{
     facts::{CreateFacts, LevelFacts, LevelMap, MemberExtra},
     keys::KeyTable,
     names::NameIndex,
-    number::dense_number,
+    number::{dense_number, stored_number},
 };
 pub use self::{
     insert::{GraphError, StoredEvent},
@@ -50,17 +50,7 @@ dense_number! {
     pub EventIndex
 }
 
-impl EventIndex {
-    /// Returns the number as it is stored, from 0.
-    pub fn number(self) -> u32 {
-        self.0.get() - 1
-    }
-
-    /// Returns the number that is stored so; `None` if no number is.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::from_usize(number as usize)
-    }
-}
+stored_number!(EventIndex);
 
 /// The events of one room.
 ///

@@ -1,12 +1,11 @@
 //! The event ids of a room, in 32 bytes where they are hashes.
 
-use std::hash::{DefaultHasher, Hasher};
-
 use hashbrown::HashTable;
 
 use super::{
     EventIndex,
     column::{Arena, Column, Span},
+    names::hash_of_bytes,
 };
 use crate::{id::EventId, signing::Base64Alphabet};
 
@@ -106,7 +105,7 @@ impl EventIds {
         by_id.insert_unique(hash, index, |index| {
             ids.get(index.as_usize()).map_or(0, |stored| match stored.spelled() {
                 Ok(_) => hash_of_hash(&stored.bytes),
-                Err(span) => hash_of_text(texts.get(span)),
+                Err(span) => hash_of_bytes(texts.get(span)),
             })
         });
         Some(index)
@@ -164,7 +163,7 @@ impl<'a> Spelled<'a> {
     fn hash(&self) -> u64 {
         match self {
             Self::Hash(_, bytes) => hash_of_hash(bytes),
-            Self::Text(text) => hash_of_text(text.as_bytes()),
+            Self::Text(text) => hash_of_bytes(text.as_bytes()),
         }
     }
 }
@@ -172,12 +171,6 @@ impl<'a> Spelled<'a> {
 /// Who wants ids to collide here has to make events until their SHA-256 begin alike.
 fn hash_of_hash(bytes: &[u8; 32]) -> u64 {
     bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-fn hash_of_text(text: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(text);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn hash_of(text: &str) -> u64 {
     hash_of_bytes(text.as_bytes())
 }
 
-fn hash_of_bytes(text: &[u8]) -> u64 {
+pub(super) fn hash_of_bytes(text: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text);
     hasher.finish()

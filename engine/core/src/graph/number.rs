@@ -40,4 +40,22 @@ macro_rules! dense_number {
     };
 }
 
+/// Gives a type of dense numbers the form in which it is stored.
+macro_rules! stored_number {
+    ($name:ident) => {
+        impl $name {
+            /// Returns the number as it is stored, from 0.
+            pub fn number(self) -> u32 {
+                self.0.get() - 1
+            }
+
+            /// Returns the number that is stored so; `None` if no number is.
+            pub fn from_number(number: u32) -> Option<Self> {
+                Self::from_usize(number as usize)
+            }
+        }
+    };
+}
+
 pub(crate) use dense_number;
+pub(crate) use stored_number;

@@ -6,24 +6,14 @@ use super::{
     Fingerprint, StateMap,
     node::{CHILDREN, LEAF_ENTRIES_MAX, Slot},
 };
-use crate::graph::{EventGraph, EventIndex, dense_number};
+use crate::graph::{EventGraph, EventIndex, dense_number, stored_number};
 
 dense_number! {
     /// A dense number for a node of a room's states, in the order in which they were made: a child's is always smaller.
     pub NodeIndex
 }
 
-impl NodeIndex {
-    /// Returns the number as it is stored, from 0.
-    pub fn number(self) -> u32 {
-        self.0.get() - 1
-    }
-
-    /// Returns the number that is stored so; `None` if no number is.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::from_usize(number as usize)
-    }
-}
+stored_number!(NodeIndex);
 
 /// A node as it is stored under its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
