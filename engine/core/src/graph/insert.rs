@@ -56,7 +56,7 @@ impl EventGraph {
     ///
     /// # Errors
     ///
-    /// When an auth event is unknown, the event is there already, or there is no number left. The graph is as before.
+    /// When an auth event is unknown, the event is there already, or there is no room left. No event is added then.
     pub fn insert(
         &mut self,
         event: &Event,
