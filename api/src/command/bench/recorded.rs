@@ -1,6 +1,6 @@
 //! Measuring the merges of a recorded room.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ravel_core::{
     canonical_json::{JsonMode, parse_object},
@@ -99,9 +99,12 @@ impl MeasuredFile {
             });
             Some(ruma::Room::new(recorded.room_version, events)?)
         };
+        let golden: BTreeMap<&EventId, &plain::State> =
+            recorded.merges.iter().map(|merge| (&merge.event_id, &merge.state)).collect();
         for (event, _) in room.events().filter(|(event, _)| event.prev_events.len() > 1) {
             let states = event.prev_events.iter().filter_map(|prev| room.state_after(prev));
-            if row.merge(&room, ruma_room.as_ref(), event, &states.collect::<Vec<_>>()) {
+            let golden = golden.get(&event.event_id).copied();
+            if row.merge(&room, ruma_room.as_ref(), event, &states.collect::<Vec<_>>(), golden) {
                 let stored = block_on(log.resolve_stored(room.room_id(), &event.prev_events))?;
                 row.reads += stored.map_or(0, |stored| stored.reads);
             }
@@ -109,8 +112,16 @@ impl MeasuredFile {
         Ok(row)
     }
 
-    /// Resolves the states after an event's prev events, if they differ; returns whether they do.
-    fn merge(&mut self, room: &Room, ruma_room: Option<&ruma::Room>, event: &Event, states: &[State<'_>]) -> bool {
+    /// Resolves the states after an event's prev events, if they differ; returns whether they do. `golden` is what the recorded
+    /// servers found.
+    fn merge(
+        &mut self,
+        room: &Room,
+        ruma_room: Option<&ruma::Room>,
+        event: &Event,
+        states: &[State<'_>],
+        golden: Option<&plain::State>,
+    ) -> bool {
         let entries: Vec<plain::State> = states.iter().map(State::to_map).collect();
         if entries.iter().all(|state| Some(state) == entries.first()) {
             return false;
@@ -134,7 +145,7 @@ impl MeasuredFile {
                     sum.add(&ruma.times);
                 }
                 self.ruma_us_per_merge.push(ruma.times.median);
-                difference(&ravel.answer, &ruma.answer)
+                difference(&ravel.answer, &ruma.answer, golden)
             }
             Err(error) => Some(format!("ruma-state-res fails: {error}")),
         };
@@ -230,12 +241,18 @@ fn judged(recorded: &RecordedRoom) -> Result<Judged, Failure> {
 }
 
 /// Tells where two answers differ, if they do.
-fn difference(ravel: &plain::State, ruma: &plain::State) -> Option<String> {
+fn difference(ravel: &plain::State, ruma: &plain::State, golden: Option<&plain::State>) -> Option<String> {
     let mut keys = ravel.keys().chain(ruma.keys().filter(|key| !ravel.contains_key(key)));
     let key = keys.find(|key| ravel.get(key) != ruma.get(key))?;
     let named = |state: &plain::State| state.get(key).map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let recorded = match golden {
+        Some(state) if state == ravel => "the recorded servers agree with Ravel",
+        Some(state) if state == ruma => "the recorded servers agree with ruma-state-res",
+        Some(_) => "the recorded servers agree with neither",
+        None => "it is not recorded what the servers found",
+    };
     Some(format!(
-        "{} with state key {:?} is {} for Ravel and {} for ruma-state-res",
+        "{} with state key {:?} is {} for Ravel and {} for ruma-state-res; {recorded}",
         key.event_type,
         key.state_key,
         named(ravel),
@@ -247,4 +264,31 @@ fn median(times: &[f64]) -> Option<f64> {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).map(|time| (time * 100.0).round() / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use ravel_core::event::StateKey;
+
+    use super::*;
+
+    #[test]
+    fn differences_are_told_with_who_is_right() {
+        let state = |topic: &str| {
+            let event_id = EventId::parse(&format!("${topic:a<43}")).unwrap();
+            plain::State::from([(StateKey::new("m.room.topic", ""), event_id)])
+        };
+        let check = |ruma: &plain::State, golden: Option<&plain::State>, expected: Option<&str>| {
+            let found = difference(&state("x"), ruma, golden);
+            assert_eq!(found.is_some(), expected.is_some());
+            assert!(found.unwrap_or_default().ends_with(expected.unwrap_or_default()), "{expected:?}");
+        };
+        check(&state("x"), None, None);
+        check(&state("x"), Some(&state("y")), None);
+        check(&state("y"), None, Some("ruma-state-res; it is not recorded what the servers found"));
+        check(&state("y"), Some(&state("x")), Some("ruma-state-res; the recorded servers agree with Ravel"));
+        check(&state("y"), Some(&state("y")), Some("ruma-state-res; the recorded servers agree with ruma-state-res"));
+        let neither = "nothing for ruma-state-res; the recorded servers agree with neither";
+        check(&plain::State::new(), Some(&state("y")), Some(neither));
+    }
 }
