@@ -1,10 +1,10 @@
 //! The authorization rules of every room version: which events a room accepts, and which rule refused the others.
 //!
 //! A PDU is checked in two parts. [`check_state_independent`] looks at the event and the events it cites and is done once.
-//! [`check_state_dependent`] looks at a room state and is done against three of them: the cited auth events
-//! ([`AuthEventsAsState`]), the state before the event and the current state; state resolution calls it again and again.
-//! Both are pure and read no JSON; they allocate nothing but a refusal. The second is written for events of a
-//! [graph](crate::graph), which compares numbers where the rules compare names; for events that are in no graph it makes one.
+//! The other part looks at a room state and is done against three of them: the cited auth events, the state before the event and
+//! the current state; state resolution does it again and again. It is written for events of a [graph](crate::graph), which
+//! compares numbers where the rules compare names, and allocates nothing but a refusal; [`check_state_dependent`] puts decoded
+//! events into a small graph first. Both parts are pure and read no JSON.
 //!
 //! Source: "Authorisation rules" of each room version and "Checks performed on receipt of a PDU", Matrix v1.19. Comments
 //! number the rules as in the list of room version 12; [`Refusal::rule_number`] gives the number in each version's own list.

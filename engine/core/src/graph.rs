@@ -31,7 +31,7 @@ pub(crate) use self::{
     number::{dense_number, stored_number},
 };
 pub use self::{
-    insert::{GraphError, StoredEvent},
+    insert::{GraphError, StoredEvent, UnusableEvent},
     keys::KeyIndex,
     power_chain::PowerChain,
     sparse::Missing,
@@ -45,8 +45,8 @@ use crate::{
 };
 
 dense_number! {
-    /// A dense local number for an event of a room, ascending along the DAG: a parent's is always smaller. It never leaves the
-    /// process, and two servers number differently.
+    /// A dense local number for an event of a room, ascending along the DAG: a parent's is always smaller. It is stored
+    /// and never sent: two servers number differently.
     pub EventIndex
 }
 
@@ -113,8 +113,11 @@ impl EventGraph {
         self.len() == 0
     }
 
-    /// Returns the number of an event.
+    /// Returns the number of an event. Events of a room that is mostly in a store are not found by their ids.
     pub fn index_of(&self, event_id: &EventId) -> Option<EventIndex> {
+        if self.sparse.is_some() {
+            return None;
+        }
         self.ids.index_of(event_id)
     }
 
@@ -169,8 +172,9 @@ impl EventGraph {
 
     fn power_chain(&self, index: EventIndex) -> Option<PowerChain> {
         count(1);
-        // Asking for the place notes that the event is missing, if it is.
-        self.place(index)?;
+        if let Some(sparse) = &self.sparse {
+            sparse.jump_to(index);
+        }
         self.power_chains.get(&index).copied()
     }
 

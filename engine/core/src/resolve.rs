@@ -35,7 +35,7 @@ use crate::{
 ///
 /// Costs at most 16 times `(s d + m) l + f log2 f + e ceil(s / 64) + q log2 p + w` steps, each as small as reading an entry or an edge
 /// (room version 1 aside, and reading the content of power levels that are in conflict). None of it grows with the room but the levels
-/// and the words:
+/// and the words, unless what is in conflict is as old as the room, and then also the chains that lead down to it:
 ///
 /// - `d` keys differ among `s` states, or hold there what was put into them apart; the trees of `n` entries have
 ///   `l = 1 + log16 n` levels.

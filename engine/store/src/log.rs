@@ -398,8 +398,7 @@ impl Append {
 /// Adds what follows from an event to a batch.
 fn project(batch: &mut Batch, room: u32, sequence: u64, event: &PersistEvent) -> Result<(), LogError> {
     batch.put_record(key::timeline(room, sequence), &TimelineRecord::of(event))?;
-    batch
-        .put_record(key::event(room, &event.event.event_id), &EventRecord { sequence, number: event.index.number() })?;
+    batch.put_record(key::event(room, &event.event.event_id), &EventRecord { sequence })?;
     batch.put_record(key::event_facts(room, event.index), &EventFactsRecord::of(&event.stored))?;
     for (number, node) in &event.nodes {
         batch.put_record(key::node(room, *number), &SnapshotNodeRecord::of(node))?;

@@ -168,7 +168,8 @@ impl<'a> Spelled<'a> {
     }
 }
 
-/// Who wants ids to collide here has to make events until their SHA-256 begin alike.
+/// Who wants ids to lie close together in the table has to try as many events for each as the table has places, and gains look-ups
+/// that compare some more bytes.
 fn hash_of_hash(bytes: &[u8; 32]) -> u64 {
     bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -31,6 +31,11 @@ pub enum GraphError {
     Full,
 }
 
+/// An event of a store can't be one of the room: it builds on what comes after it, or there is no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stored event {0:?} does not fit into its room")]
+pub struct UnusableEvent(pub EventIndex);
+
 /// An event of a room that is in a store, with what follows from its place in the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
@@ -48,6 +53,20 @@ pub struct StoredEvent {
     pub rejected: bool,
     /// How many snapshot nodes the room had before it.
     pub nodes_before: u32,
+}
+
+impl StoredEvent {
+    /// Whether all that it names has smaller numbers, so that no chain leads in a circle.
+    fn comes_after_what_it_cites(&self, index: EventIndex) -> bool {
+        let chain_is_sound = self.power_chain.is_none_or(|chain| match chain.parent {
+            Some(parent) => self.power_levels == Some(parent) && chain.jump < index && chain.depth > 1,
+            None => chain.jump == index && chain.depth == 1,
+        });
+        chain_is_sound
+            && self.auth_events.iter().all(|cited| *cited < index)
+            && self.power_levels.is_none_or(|power_levels| self.auth_events.contains(&power_levels))
+            && self.follows_create.is_none_or(|create| create < index)
+    }
 }
 
 impl EventGraph {
@@ -107,11 +126,20 @@ impl EventGraph {
         }
     }
 
-    /// Adds an event of a room that is in a store; one that is there already stays as it is. `None` if there is no room left.
-    pub(crate) fn insert_stored(&mut self, index: EventIndex, stored: &StoredEvent) -> Option<()> {
+    /// Adds an event of a room that is in a store; one that is there already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be an event of the room.
+    pub(crate) fn insert_stored(&mut self, index: EventIndex, stored: &StoredEvent) -> Result<(), UnusableEvent> {
         if self.sparse.as_ref().is_none_or(|sparse| sparse.has_event(index)) {
-            return Some(());
+            return Ok(());
         }
+        let inserted = if stored.comes_after_what_it_cites(index) { self.insert_checked(index, stored) } else { None };
+        inserted.ok_or(UnusableEvent(index))
+    }
+
+    fn insert_checked(&mut self, index: EventIndex, stored: &StoredEvent) -> Option<()> {
         let StoredEvent { event, auth_events, power_levels, power_chain, follows_create, rejected, nodes_before } =
             stored;
         // The members that rules may ask for by name, though their events are not here yet.

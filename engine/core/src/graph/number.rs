@@ -7,12 +7,12 @@ macro_rules! dense_number {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         $visibility struct $name(std::num::NonZeroU32);
 
+        #[allow(dead_code, reason = "not every kind of number is used in every way")]
         impl $name {
             /// The lowest number.
             pub(crate) const FIRST: Self = Self(std::num::NonZeroU32::MIN);
 
             /// Returns the number for a place that is known when this is compiled.
-            #[allow(dead_code, reason = "not every kind of number is used in every way")]
             pub(crate) const fn known(place: u32) -> Self {
                 match std::num::NonZeroU32::new(place + 1) {
                     Some(number) => Self(number),
@@ -20,13 +20,11 @@ macro_rules! dense_number {
                 }
             }
 
-            #[allow(dead_code, reason = "not every kind of number is used in every way")]
             pub(crate) const fn as_usize(self) -> usize {
                 self.0.get() as usize - 1
             }
 
             /// Returns the number for a place; `None` if it is too large.
-            #[allow(dead_code, reason = "not every kind of number is used in every way")]
             pub(crate) fn from_usize(place: usize) -> Option<Self> {
                 std::num::NonZeroU32::new(u32::try_from(place.checked_add(1)?).ok()?).map(Self)
             }

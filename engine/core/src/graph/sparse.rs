@@ -18,6 +18,8 @@ pub struct Missing {
     pub events: BTreeSet<EventIndex>,
     /// Snapshot nodes, by theirs.
     pub nodes: BTreeSet<NodeIndex>,
+    /// Those of the events that a jump along power levels asked for: what they cite is not asked for next.
+    pub(crate) jumped_to: BTreeSet<EventIndex>,
 }
 
 impl Missing {
@@ -63,6 +65,13 @@ impl Sparse {
             self.note(|missing| missing.events.insert(index));
         }
         found
+    }
+
+    /// Notes, where a jump leads to an event that is not in memory, that it is missing.
+    pub(super) fn jump_to(&self, index: EventIndex) {
+        if !self.has_event(index) {
+            self.note(|missing| missing.jumped_to.insert(index) | missing.events.insert(index));
+        }
     }
 
     /// Returns how many snapshot nodes there were before an event, none if it is not in memory.

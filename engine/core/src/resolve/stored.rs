@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Silent, edits};
 use crate::{
     event::StateKey,
-    graph::{EventGraph, EventIndex, GraphError, Missing, StoredEvent},
+    graph::{EventGraph, EventIndex, Missing, StoredEvent, UnusableEvent},
     id::EventId,
     room_version::RoomVersionRules,
     state::{NodeIndex, NodeRecord, StateMap, UnusableNode},
@@ -20,8 +20,37 @@ use crate::{
 pub struct StoredStates {
     graph: EventGraph,
     states: Vec<StateMap>,
-    /// The lowest of the events that were asked for first, the conflicted ones: what they cite from there on is needed too.
-    floor: Option<EventIndex>,
+    ahead: Option<Ahead>,
+}
+
+/// How far down events are read ahead of being asked for: what is cited by one that is needed mostly is needed too.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    /// From here on; at first the lowest of the events that were asked for first, the conflicted ones.
+    floor: EventIndex,
+    /// In how many rounds nothing but what is below was asked for.
+    rounds_below: u32,
+}
+
+/// So many rounds a resolution may take for what conflicted events cite, before it is taken for the way down a chain.
+const ROUNDS_OF_NO_CHAIN: u32 = 3;
+
+impl Ahead {
+    /// Goes down where chains lead further, twice as far each time: so one of any length takes few rounds, and at most about as much
+    /// is read in vain as was needed.
+    fn after(self, missing: &Missing) -> Self {
+        match missing.events.difference(&missing.jumped_to).last() {
+            Some(highest) if *highest < self.floor => {
+                let rounds_below = self.rounds_below.saturating_add(1);
+                let doublings = rounds_below.saturating_sub(ROUNDS_OF_NO_CHAIN).min(31);
+                let distance = if doublings == 0 { 0 } else { 4_usize << doublings };
+                let floor = EventIndex::from_usize(highest.as_usize().saturating_sub(distance));
+                let floor = floor.filter(|_| doublings > 0).unwrap_or(self.floor);
+                Self { floor, rounds_below }
+            }
+            _ => self,
+        }
+    }
 }
 
 /// How far a resolution got.
@@ -37,20 +66,26 @@ impl StoredStates {
     /// Begins with the roots of the states, `None` for an empty one. `create` is the room's create event.
     pub fn new(rules: &'static RoomVersionRules, create: EventIndex, roots: &[Option<NodeIndex>]) -> Self {
         let states = roots.iter().map(|root| StateMap::stored(*root)).collect();
-        Self { graph: EventGraph::new_sparse(rules, create), states, floor: None }
+        Self { graph: EventGraph::new_sparse(rules, create), states, ahead: None }
     }
 
     /// Resolves with what was handed in so far. Costs a resolution each time.
     pub fn resolve(&mut self) -> Progress {
         let states: Vec<&StateMap> = self.states.iter().collect();
+        if states.is_empty() {
+            return Progress::Done(Vec::new());
+        }
         let edits = edits(&self.graph, &states, &mut Silent);
         let base = states.first().copied();
         let held = |key| base.and_then(|base| base.get(&self.graph, key));
         let edits: Vec<_> = edits.into_iter().filter(|(key, event)| held(*key) != *event).collect();
         let missing = self.graph.take_missing();
         if !missing.is_empty() {
-            let lowest = missing.events.first().copied();
-            self.floor = self.floor.or(lowest);
+            self.ahead = match (self.ahead, missing.events.first()) {
+                (Some(ahead), _) => Some(ahead.after(&missing)),
+                (None, Some(first)) => Some(Ahead { floor: *first, rounds_below: 0 }),
+                (None, None) => None,
+            };
             return Progress::Needs(missing);
         }
         let edits = edits
@@ -76,12 +111,31 @@ impl StoredStates {
     ///
     /// # Errors
     ///
-    /// When there is no room left for it.
-    pub fn supply_event(&mut self, index: EventIndex, event: &StoredEvent) -> Result<BTreeSet<EventIndex>, GraphError> {
-        self.graph.insert_stored(index, event).ok_or(GraphError::Full)?;
+    /// When it can't be one: what it builds on comes before it.
+    pub fn supply_event(
+        &mut self,
+        index: EventIndex,
+        event: &StoredEvent,
+    ) -> Result<BTreeSet<EventIndex>, UnusableEvent> {
+        self.graph.insert_stored(index, event)?;
+        let floor = self.ahead.map(|ahead| ahead.floor);
         let next = event.auth_events.iter().copied();
-        Ok(next
-            .filter(|next| self.floor.is_some_and(|floor| *next >= floor) && !self.graph.has_stored(*next))
-            .collect())
+        Ok(next.filter(|next| floor.is_some_and(|floor| *next >= floor) && !self.graph.has_stored(*next)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EventIndex, Progress, StoredStates};
+    use crate::room_version::RoomVersion;
+
+    #[test]
+    fn no_states_need_no_resolution() {
+        for version in RoomVersion::ALL {
+            for roots in [&[][..], &[None], &[None, None]] {
+                let mut states = StoredStates::new(version.rules(), EventIndex::FIRST, roots);
+                assert_eq!(states.resolve(), Progress::Done(vec![]), "version {version:?}");
+            }
+        }
     }
 }

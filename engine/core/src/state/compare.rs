@@ -27,7 +27,7 @@ pub(crate) fn conflicts(
             Slot::Stored(root) => Some(root),
             _ => None,
         });
-        return stored::compare(graph, &roots.collect::<Vec<_>>(), found);
+        return stored::compare(graph, &roots.collect::<Vec<_>>(), 0, found);
     }
     let slots: Slots<'_> = states.iter().map(|state| &state.root).collect();
     compare(&slots, found);

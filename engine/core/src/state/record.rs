@@ -164,6 +164,13 @@ fn number_below(
 #[derive(Debug, Default)]
 pub struct NodeCache(BTreeMap<NodeIndex, Slot>);
 
+impl NodeCache {
+    /// Returns the highest number among the loaded nodes.
+    pub fn highest(&self) -> Option<NodeIndex> {
+        self.0.last_key_value().map(|(number, _)| *number)
+    }
+}
+
 /// Loads a state from its records, in rounds, one for each level of the tree.
 ///
 /// Whoever runs it reads what [`wanted`](Self::wanted) says and hands it to [`supply`](Self::supply), until nothing is wanted.

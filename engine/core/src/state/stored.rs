@@ -1,4 +1,7 @@
 //! Reading states whose nodes are in a store, as far as they are in memory: see [`crate::graph::Missing`].
+//!
+//! A node's fingerprint is not checked here, which would take all of its children: that is done when a room is loaded. What is read
+//! has passed the checksum of its record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,15 +13,17 @@ use super::{
 };
 use crate::graph::{EventGraph, EventIndex, KeyIndex};
 
+/// How many digits a path has, and so how many levels a tree has at most. Records that were damaged could make more.
+const LEVELS_MAX: usize = 64;
+
 /// Calls `found` for each key at which states differ, as [`conflicts`](super::conflicts) does.
-///
-/// At most 64 levels deep, by the length of a path.
 pub(super) fn compare(
     graph: &EventGraph,
     nodes: &[Option<NodeIndex>],
+    depth: usize,
     found: &mut impl FnMut(KeyIndex, &[Option<EventIndex>]),
 ) {
-    if nodes.iter().all(|node| Some(node) == nodes.first()) {
+    if depth > LEVELS_MAX || nodes.iter().all(|node| Some(node) == nodes.first()) {
         return;
     }
     // All are asked for, so that all that are missing are loaded together.
@@ -30,7 +35,7 @@ pub(super) fn compare(
     if let Some(branches) = branches.collect::<Option<Vec<_>>>() {
         for digit in 0..16 {
             let children = branches.iter().map(|children| children.get(digit).copied().flatten());
-            compare(graph, &children.collect::<Vec<_>>(), found);
+            compare(graph, &children.collect::<Vec<_>>(), depth + 1, found);
         }
         return;
     }

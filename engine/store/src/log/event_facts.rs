@@ -125,7 +125,11 @@ impl EventFactsRecord {
         let sender = UserId::parse(&self.sender).ok()?;
         let state_key = self.state_key.map(|key| key.map_or_else(|| sender.clone().into(), Arc::from));
         let numbers = |numbers: Vec<u32>| numbers.into_iter().map(EventIndex::from_number).collect::<Option<Vec<_>>>();
-        let power_levels = self.power_levels.and_then(EventIndex::from_number);
+        let number = |number: Option<u32>| match number {
+            Some(number) => EventIndex::from_number(number).map(Some),
+            None => Some(None),
+        };
+        let power_levels = number(self.power_levels)?;
         let power_chain = match self.power_chain {
             Some((depth, jump)) => {
                 Some(PowerChain { depth, jump: EventIndex::from_number(jump)?, parent: power_levels })
@@ -150,7 +154,7 @@ impl EventFactsRecord {
             auth_events: numbers(self.auth_events)?,
             power_levels,
             power_chain,
-            follows_create: self.follows_create.and_then(EventIndex::from_number),
+            follows_create: number(self.follows_create)?,
             rejected: self.rejected,
             nodes_before: self.nodes_before,
         })
@@ -268,5 +272,121 @@ impl ThirdPartyInviteRecord {
                 }))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    /// An event by `@a:a` after two others, as it is stored and as its bytes are documented, but for the checksum.
+    #[track_caller]
+    fn check(event_type: &str, state_key: Option<&str>, content: Content, expected: &str) {
+        let room_id = RoomId::parse("!r:a").unwrap();
+        let number = |number| EventIndex::from_number(number).unwrap();
+        let is_power_levels = event_type == "m.room.power_levels";
+        let chain = PowerChain { depth: 2, jump: number(0), parent: Some(number(1)) };
+        let stored = StoredEvent {
+            event: Arc::new(Event {
+                event_id: EventId::parse("$e").unwrap(),
+                room_id: room_id.clone(),
+                carries_room_id: true,
+                sender: UserId::parse("@a:a").unwrap(),
+                event_type: event_type.into(),
+                state_key: state_key.map(Arc::from),
+                origin_server_ts_ms: -1,
+                depth: 3,
+                prev_events: Box::default(),
+                auth_events: Box::default(),
+                content,
+                oversized_field: false,
+            }),
+            auth_events: vec![number(0), number(1)],
+            power_levels: Some(number(1)),
+            power_chain: is_power_levels.then_some(chain),
+            follows_create: None,
+            rejected: false,
+            nodes_before: 300,
+        };
+        let record = EventFactsRecord::of(&stored);
+        let bytes = codec::encode(&record).unwrap();
+        let hex: String = bytes[..bytes.len() - 4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = |text: &str| {
+            let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+            format!("{:02x}{bytes}", text.len())
+        };
+        let state_key = match state_key {
+            None => "00".to_owned(),
+            Some("@a:a") => "0100".to_owned(),
+            Some(key) => format!("0101{}", text(key)),
+        };
+        let start =
+            ["01", &text("$e"), &text("@a:a"), &text(event_type), &state_key, "01", "06", "020001", "0101"].concat();
+        let chain = if is_power_levels { "010200" } else { "00" };
+        let expected = [&start, chain, "00", "00", "fb2c01", &expected.replace(' ', "")].concat();
+        assert_eq!(hex, expected, "{event_type}");
+        let decoded: EventFactsRecord = codec::decode(b"", &bytes).unwrap();
+        assert_eq!(decoded.into_event(&room_id), Some(stored), "{event_type}");
+    }
+
+    fn member(membership: Option<Membership>) -> MemberContent {
+        MemberContent { membership, join_authorised_via_users_server: None, third_party_invite: None }
+    }
+
+    #[test]
+    fn the_bytes_are_as_documented() {
+        check("m.room.message", None, Content::Other, "00");
+        for (place, membership) in ["00", "01", "02", "03", "04", "05"].into_iter().zip(MEMBERSHIPS) {
+            let content = Content::Member(member(Some(membership)));
+            check("m.room.member", Some("@a:a"), content, &format!("01 01{place} 00 00"));
+        }
+        let via = MemberContent { join_authorised_via_users_server: Some("@b:b".into()), ..member(None) };
+        check("m.room.member", Some("@c:c"), Content::Member(via), "01 00 01 0440623a62 00");
+        for (kind, invite) in [("00", ThirdPartyInvite::NoSigned), ("01", ThirdPartyInvite::Incomplete)] {
+            let content = MemberContent { third_party_invite: Some(invite), ..member(Some(Membership::Invite)) };
+            check("m.room.member", Some("@c:c"), Content::Member(content), &format!("01 0101 00 01{kind}"));
+        }
+        let signed = ThirdPartyInvite::Signed(Arc::new(SignedThirdPartyInvite {
+            mxid: "@c:c".into(),
+            token: "t".into(),
+            signed_bytes: b"{}".to_vec().into(),
+            signatures: vec![[7; 64]].into(),
+        }));
+        let content = MemberContent { third_party_invite: Some(signed), ..member(Some(Membership::Invite)) };
+        let expected = format!("01 0101 00 0102 0440633a63 0174 027b7d 01{}", "07".repeat(64));
+        check("m.room.member", Some("@c:c"), Content::Member(content), &expected);
+        for (place, join_rule) in ["00", "01", "02", "03", "04", "05"].into_iter().zip(JOIN_RULES) {
+            check("m.room.join_rules", Some(""), Content::JoinRules(join_rule), &format!("02 {place}"));
+        }
+        let create = CreateContent {
+            room_version: Some(RoomVersion::V12),
+            creator: None,
+            additional_creators: Some(vec![UserId::parse("@b:b").unwrap()].into()),
+            federate: true,
+        };
+        check("m.room.create", Some(""), Content::Create(create), "03 01023132 00 01010440623a62 01");
+        let levels = PowerLevels {
+            named: [(NamedLevel::Ban, 50)].into(),
+            users: [("@b:b".into(), -1)].into(),
+            ..PowerLevels::default()
+        };
+        let expected = "04 00 00 00 0164 00 00 00 010440623a6201 00 00";
+        check("m.room.power_levels", Some(""), Content::PowerLevels(Ok(Arc::new(levels))), expected);
+        let invalid = Content::PowerLevels(Err(InvalidPowerLevels::NotAnObject("content")));
+        check("m.room.power_levels", Some(""), invalid, "05");
+        let invite = ThirdPartyInviteContent { public_keys: vec![[9; 32]].into() };
+        let expected = format!("06 01{}", "09".repeat(32));
+        check("m.room.third_party_invite", Some("t"), Content::ThirdPartyInvite(invite), &expected);
+        let redaction = Content::Redaction(Some(EventId::parse("$x").unwrap()));
+        check("m.room.redaction", None, redaction, "07 01022478");
+    }
+
+    #[test]
+    fn the_bytes_of_memberships_and_join_rules_do_not_move() {
+        use JoinRule::{Invite as InviteRule, Knock as KnockRule, KnockRestricted, Other, Public, Restricted};
+        use Membership::{Ban, Invite, Join, Knock, Leave, Unknown};
+        assert_eq!(MEMBERSHIPS, [Join, Invite, Leave, Ban, Knock, Unknown]);
+        assert_eq!(JOIN_RULES, [Public, InviteRule, KnockRule, Restricted, KnockRestricted, Other]);
     }
 }

@@ -93,12 +93,10 @@ impl TimelineRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct EventRecord {
     pub(super) sequence: u64,
-    /// Its number in the room.
-    pub(super) number: u32,
 }
 
 impl Record for EventRecord {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 1;
     const KEYSPACE: Keyspace = Keyspace::Events;
 }
 

@@ -45,10 +45,17 @@ impl EventLog {
         room_id: &RoomId,
         event_ids: &[EventId],
     ) -> Result<Option<StoredResolution>, LogError> {
+        if self.rebuilding {
+            return Err(LogError::Rebuilding);
+        }
         let Some(RoomRecord { number, room_version }) = self.rooms.get(room_id) else { return Ok(None) };
         let version = RoomVersion::parse(room_version).ok_or_else(|| self.bad_room(room_id))?;
         let mut reader = Reader { log: self, room_id, room: *number, reads: 0, rounds: 0 };
         let Some(roots) = reader.states_after(event_ids).await? else { return Ok(None) };
+        // Without conflict nothing has to be known of the room, not even that it has a create event.
+        if roots.iter().all(|root| Some(root) == roots.first()) {
+            return Ok(Some(StoredResolution { edits: Vec::new(), reads: reader.reads, rounds: reader.rounds }));
+        }
         let extremities: Option<ExtremitiesRecord> = reader.one(key::room(*number)).await?;
         let create = extremities.and_then(|extremities| extremities.create).and_then(EventIndex::from_number);
         let create = create.ok_or_else(|| self.bad_room(room_id))?;
@@ -115,11 +122,8 @@ impl Reader<'_> {
             for ((number, key), record) in numbers.iter().zip(&keys).zip(records) {
                 let event = record.and_then(|record| record.into_event(self.room_id));
                 let event = event.ok_or_else(|| missing::<EventFactsRecord>(key))?;
-                // A record that cites itself or later events would be read for ever.
-                if event.auth_events.iter().any(|cited| cited >= number) {
-                    return Err(missing::<EventFactsRecord>(key).into());
-                }
-                next.extend(states.supply_event(*number, &event).map_err(ravel_core::room::RoomError::from)?);
+                let next_of_event = states.supply_event(*number, &event);
+                next.extend(next_of_event.map_err(|_| missing::<EventFactsRecord>(key))?);
             }
             next.retain(|number| !numbers.contains(number));
             numbers = next;

@@ -49,6 +49,10 @@ impl EventLog {
             Some(extremities) => self.load_state(&room, *number, extremities.current_state, &mut cache).await?,
             None => StateMap::new(),
         };
+        // With a number that is too low, new nodes would be written over those that are there.
+        if cache.highest().is_some_and(|highest| highest.number() >= nodes_numbered) {
+            return Err(LogError::BadRoom { room_id: room_id.clone() });
+        }
         room.restore_current_state(current_state, nodes_numbered);
         Ok(Some(room))
     }
@@ -116,8 +120,13 @@ impl EventLog {
             let mut records = Vec::with_capacity(keys.len());
             for keys in keys.chunks(GET_KEYS_MAX) {
                 for (key, value) in keys.iter().zip(self.store.get_many(Keyspace::SnapshotNodes, keys).await?) {
-                    let record = value.map(|value| codec::decode::<SnapshotNodeRecord>(key, &value)).transpose()?;
-                    records.push(record.and_then(SnapshotNodeRecord::into_node));
+                    let Some(value) = value else {
+                        records.push(None);
+                        continue;
+                    };
+                    let node = codec::decode::<SnapshotNodeRecord>(key, &value)?.into_node();
+                    let corrupt = || StoreError::corrupt(Keyspace::SnapshotNodes, key, "a leaf or a branch");
+                    records.push(Some(node.ok_or_else(corrupt)?));
                 }
             }
             loader.supply(records, cache).map_err(bad)?;

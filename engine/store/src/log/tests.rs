@@ -6,6 +6,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use ravel_core::{
     canonical_json::{JsonMode, object_to_canonical_bytes, parse_object},
+    graph::EventIndex,
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
     room::{Check, Effect, Outcome, PersistEvent, Receipt, RecordedReason, Room},
@@ -524,7 +525,7 @@ fn damage_of_projections_is_found_and_mended() {
     check_damage(
         |batch, rooms| {
             let event_id = &rooms[0].judged[2].event.event_id;
-            batch.put_record(key::event(0, event_id), &EventRecord { sequence: 8, number: 2 }).unwrap();
+            batch.put_record(key::event(0, event_id), &EventRecord { sequence: 8 }).unwrap();
             batch.delete(Keyspace::Events, key::event(0, &rooms[0].judged[3].event.event_id));
         },
         &["!r:a, R2: its place in the log differs", "!r:a, R3: its place in the log differs"],
@@ -718,7 +719,7 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&event(Some(false)), "01 01 01 02 2465 02 7b7d 01 01 00");
     check(&event(Some(true)), "01 01 01 02 2465 02 7b7d 01 01 01");
     check(&RoomRecord { number: 251, room_version: "12".into() }, "01 fbfb00 02 3132");
-    check(&EventRecord { sequence: 65_536, number: 3 }, "02 fc00000100 03");
+    check(&EventRecord { sequence: 65_536 }, "01 fc00000100");
     let eights = "08".repeat(32);
     let timeline =
         TimelineRecord { outcome: 0, reason: None, state_before: None, state_after: Some(300), nodes_numbered: 301 };
@@ -769,6 +770,7 @@ fn the_keys_are_as_documented() {
     assert_eq!(hex(&key::room(258)), "00000102");
     assert_eq!(hex(&key::timeline(1, 2)), "000000010000000000000002");
     assert_eq!(hex(&key::event(1, &EventId::parse("$e").unwrap())), "000000012465");
+    assert_eq!(hex(&key::event_facts(1, EventIndex::from_number(258).unwrap())), "0000000100000102");
     assert_eq!(hex(&key::node(1, NodeIndex::from_number(258).unwrap())), "0000000100000102");
     assert_eq!((key::HEAD, key::REBUILDING), (&b"log head"[..], &b"rebuilding"[..]));
     assert_eq!(key::timeline_sequence(&key::timeline(1, 2)).unwrap(), 2);
