@@ -56,9 +56,6 @@ pub enum Failure {
         /// Where it is of the other version.
         place: &'static str,
     },
-    #[cfg(feature = "bench")]
-    #[error(transparent)]
-    StoredNode(ravel_core::state::UnusableNode),
     #[error("a database can't be copied to itself")]
     CopyToItself,
     #[error("{server} was not among the servers recorded in any of the files{}", list(.known))]

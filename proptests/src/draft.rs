@@ -165,6 +165,10 @@ impl Draft {
                 self.append_newest(&Proposal::membership(member, member, "join"));
             }
         }
+        for number in 0..plan.preset.more_state {
+            let content = content::object("{}");
+            self.append_newest(&Proposal::state(USERS[0], "org.example.more", &number.to_string(), content));
+        }
     }
 
     fn take(&mut self, step: &Step) {

@@ -41,6 +41,8 @@ pub struct Preset {
     pub invites_need_power: bool,
     /// How many other users join, if the room is public.
     pub members: u8,
+    /// How many more state events the creator sends: from 64 entries on, a state is a tree with branches.
+    pub more_state: u8,
 }
 
 impl Preset {
@@ -53,6 +55,7 @@ impl Preset {
             join_rules: true,
             invites_need_power: false,
             members,
+            more_state: 0,
         }
     }
 }
@@ -192,7 +195,8 @@ fn preset(style: Style) -> BoxedStrategy<Preset> {
     let preset = (often(), any::<bool>(), often(), often(), any::<bool>(), 0..6u8);
     let preset =
         preset.prop_map(|(federates, additional_creator, power_levels, join_rules, invites_need_power, members)| {
-            Preset { federates, additional_creator, power_levels, join_rules, invites_need_power, members }
+            let more_state = 0;
+            Preset { federates, additional_creator, power_levels, join_rules, invites_need_power, members, more_state }
         });
     let full = (any::<bool>(), 2..6u8)
         .prop_map(|(invites_need_power, members)| Preset { invites_need_power, ..Preset::full(members) });

@@ -4,6 +4,7 @@
 //! there are of everything; the same shape always gives the same [`GeneratedRoom`].
 
 mod builder;
+mod stored;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -220,6 +221,15 @@ impl GeneratedRoom {
     ///
     /// When the graph does not take the events.
     pub fn numbered(&self) -> Result<(EventGraph, Vec<StateMap>), GraphError> {
+        self.numbered_with_shared().map(|(graph, _, states)| (graph, states))
+    }
+
+    /// As [`numbered`](Self::numbered), with the state before the forks between graph and states.
+    ///
+    /// # Errors
+    ///
+    /// When the graph does not take the events.
+    pub fn numbered_with_shared(&self) -> Result<(EventGraph, StateMap, Vec<StateMap>), GraphError> {
         let mut graph = EventGraph::new(self.rules);
         for event in &self.events {
             graph.insert(&event.event, None, false)?;
@@ -233,7 +243,7 @@ impl GeneratedRoom {
         };
         let shared = edit(&StateMap::new(), &self.shared);
         let states = self.forks.iter().map(|changes| edit(&shared, changes)).collect();
-        Ok((graph, states))
+        Ok((graph, shared, states))
     }
 }
 

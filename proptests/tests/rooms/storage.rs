@@ -119,7 +119,13 @@ fn pairs_of_rooms() -> impl Strategy<Value = ([Plan; 2], u64)> {
     let rooms = || {
         prop_oneof![plans(&RoomVersion::ALL, Style::Orderly, 1..40), plans(&RoomVersion::ALL, Style::Hostile, 1..40)]
     };
-    ([rooms(), rooms()], any::<u64>())
+    // Some have enough state for trees with branches, and some are just at the edge.
+    let more_state = prop_oneof![2 => Just(0), 1 => 50..66u8, 1 => 100..160u8];
+    let rooms = ([rooms(), rooms()], more_state).prop_map(|(mut plans, more_state)| {
+        plans[0].preset.more_state = more_state;
+        plans
+    });
+    (rooms, any::<u64>())
 }
 
 #[test]

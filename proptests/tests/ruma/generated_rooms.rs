@@ -44,6 +44,8 @@ struct Met {
     with_auth_difference: u64,
     /// Rooms in which an event was refused.
     with_refusals: u64,
+    /// The most rounds in which a resolution asked for records.
+    rounds_max: u64,
 }
 
 /// Lets all forks have one fork's event at some of the keys. So the states share events that cite what only that fork had: that
@@ -72,8 +74,8 @@ impl Met {
     #[track_caller]
     fn compare_room(&mut self, room: &GeneratedRoom, shape: &Shape) {
         let states: Vec<plain::State> = room.states().collect();
-        let (graph, maps) = room.numbered().unwrap();
-        let maps: Vec<&StateMap> = maps.iter().collect();
+        let (graph, shared, owned_maps) = room.numbered_with_shared().unwrap();
+        let maps: Vec<&StateMap> = owned_maps.iter().collect();
         let entries = |map: &StateMap| State::new(&graph, map).to_map();
         let mut steps = Steps::default();
         let ravel = entries(&resolve(&graph, &maps, &mut Silent));
@@ -84,6 +86,13 @@ impl Met {
         let plain = plain::Room::new(room.rules, room.events.iter().map(|event| event.event.clone()), &allows);
         assert_eq!(plain.resolve(&states), ravel, "the text and Ravel: {shape:?}");
         assert_eq!(ruma::Room::of_generated(room).resolve(&states).unwrap(), ravel, "ruma and Ravel: {shape:?}");
+
+        let resolved = resolve(&graph, &maps, &mut Silent);
+        let differences = resolved.differences(&graph, maps[0]).into_iter();
+        let differences: Vec<_> = differences.map(|difference| (difference.key, difference.left)).collect();
+        let from_records = room.resolve_from_records(&graph, &shared, &owned_maps);
+        assert_eq!(from_records.edits, differences, "from records and in memory: {shape:?}");
+        self.rounds_max = self.rounds_max.max(from_records.rounds);
 
         let conflicted: usize = plain::split(&states).1.len();
         assert_eq!(room.conflicted_events().len(), conflicted, "{shape:?}");
@@ -119,6 +128,19 @@ fn rooms_of_the_table_are_resolved_alike() {
     println!("{met:?}");
     assert_eq!(met.rooms, 2 * 5 * 9 * 4);
     assert!(met.with_refusals >= met.rooms / 3 && met.with_auth_difference >= met.rooms / 3, "{met:?}");
+}
+
+/// A resolution from records asks for them in rounds, and is done again in each: their number is not that of a chain's events.
+#[test]
+fn long_chains_take_few_rounds() {
+    let rounds = |chained_power_changes| {
+        let shape = Shape { members: 100, power_changes: 3, chained_power_changes, ..Shape::default() };
+        let room = Shape { conflicted_events: 20, ..shape }.generate().unwrap();
+        let (graph, shared, states) = room.numbered_with_shared().unwrap();
+        room.resolve_from_records(&graph, &shared, &states).rounds
+    };
+    let (short, long) = (rounds(10), rounds(1_000));
+    assert!(long <= short + 20, "{short} rounds for chains of 10, {long} for chains of 1,000");
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {

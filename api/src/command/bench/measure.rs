@@ -1,18 +1,12 @@
 //! Measuring one resolution, and the rooms that are generated for it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hint::black_box,
-    sync::Arc,
-    time::Duration,
-};
+use std::{hint::black_box, time::Duration};
 
 use cpu_time::ThreadTime;
 use ravel_core::{
-    event::Event,
-    graph::{EventGraph, GraphError},
-    resolve::{Progress, Silent, StoredStates, resolve},
-    state::{NodeNumbers, State, StateMap},
+    graph::EventGraph,
+    resolve::{Silent, resolve},
+    state::{State, StateMap},
 };
 use ravel_proptests::{
     plain,
@@ -162,39 +156,6 @@ pub(super) struct MeasuredShape {
     reads: u64,
 }
 
-/// Resolves with nothing in memory; returns how many records of a store that reads.
-fn reads_from_store(graph: &EventGraph, states: &[StateMap], events: &[Arc<Event>]) -> Result<u64, Failure> {
-    let Some(create) = graph.create() else { return Ok(0) };
-    let (mut numbers, mut records) = (NodeNumbers::default(), Vec::new());
-    for state in states {
-        state.number_nodes(graph, &mut numbers, &mut records).ok_or(GraphError::Full)?;
-    }
-    let nodes: BTreeMap<_, _> = records.into_iter().collect();
-    let roots: Vec<_> = states.iter().map(StateMap::root_number).collect();
-    let mut stored = StoredStates::new(graph.rules(), create, &roots);
-    // Where the forks' last events and the states after them are, and the create event.
-    let mut reads = 2 * states.len() as u64 + 1;
-    while let Progress::Needs(missing) = stored.resolve() {
-        for number in missing.nodes {
-            reads += 1;
-            let Some(node) = nodes.get(&number) else { continue };
-            stored.supply_node(number, node.clone()).map_err(Failure::StoredNode)?;
-        }
-        let mut wanted = missing.events;
-        while !wanted.is_empty() {
-            let mut next = BTreeSet::new();
-            for index in &wanted {
-                reads += 1;
-                let Some(event) = events.get(index.number() as usize) else { continue };
-                next.extend(stored.supply_event(*index, &graph.stored_event(*index, event.clone(), 0))?);
-            }
-            next.retain(|index| !wanted.contains(index));
-            wanted = next;
-        }
-    }
-    Ok(reads)
-}
-
 impl MeasuredShape {
     /// The columns of [`line`](Self::line).
     pub(super) fn header() -> String {
@@ -206,12 +167,12 @@ impl MeasuredShape {
 
     pub(super) fn of(shape: &Shape) -> Result<Self, Failure> {
         let room = shape.generate()?;
-        let (graph, states) = room.numbered()?;
+        let (graph, shared, states) = room.numbered_with_shared()?;
         let ravel = ByRavel::measure(&graph, &states.iter().collect::<Vec<_>>(), THOROUGH);
         let ruma = ByRuma::measure(&ruma::Room::of_generated(&room), room.states(), THOROUGH)?;
         // Last, as what it finds out about the states would make comparing them faster.
-        let events: Vec<_> = room.events.iter().map(|event| event.event.clone()).collect();
-        let reads = reads_from_store(&graph, &states, &events)?;
+        // Where the forks' last events and the states after them are, and the create event, has to be read too.
+        let reads = room.resolve_from_records(&graph, &shared, &states).reads + 2 * states.len() as u64 + 1;
         Ok(Self {
             shape: shape.clone(),
             ravel: ravel.times,
