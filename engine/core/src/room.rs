@@ -26,7 +26,7 @@ use crate::{
     pdu::{PduError, VerifiedPdu},
     resolve::{Recorder, Silent, resolve},
     room_version::RoomVersionRules,
-    state::{Fingerprint, NodeIndex, NodeNumbers, NodeRecord, State, StateMap},
+    state::{Fingerprint, NodeIndex, NodeNumbers, NodeRecord, State, StateMap, conflicts},
 };
 
 /// A room as far as its events are known here.
@@ -308,13 +308,23 @@ impl Room {
         self.insert(pdu, index, Before { prev_events, redactions, state: state_before }, outcome, reason.map(Box::new))
     }
 
-    /// Replaces the state after the event restored last by the same state as it was stored, which shares nodes with others.
-    /// Returns whether it is the same.
+    /// Sets the state after the event restored last, as it was stored. Returns whether it is that state: the one before with the
+    /// event in it, or the same if the event changes none.
     pub fn restore_state_after(&mut self, state: StateMap) -> bool {
-        let Some(position) = self.positions.last_mut() else { return false };
-        let same = position.state_after.fingerprint(&self.graph) == state.fingerprint(&self.graph);
+        let (Some(position), Some(index)) = (self.positions.last_mut(), self.graph.indices().last()) else {
+            return false;
+        };
+        let key = self.graph.key(index).filter(|_| position.outcome != Outcome::Rejected);
+        let (mut holds_its_key, mut differs_elsewhere) = (key.is_none(), false);
+        conflicts(&self.graph, &[&position.state_before, &state], &mut |differing, held| {
+            if Some(differing) == key && held.last() == Some(&Some(index)) {
+                holds_its_key = true;
+            } else {
+                differs_elsewhere = true;
+            }
+        });
         position.state_after = state;
-        same
+        holds_its_key && !differs_elsewhere
     }
 
     /// Sets the current state of a room whose events were all restored, and how many snapshot nodes have numbers.
@@ -384,6 +394,11 @@ impl Room {
         let (outcome, reason) = verdict.record(self.rules().version);
         let state_before = before.state.clone();
         self.insert(pdu, index, before, outcome, reason.clone().map(Box::new))?;
+        if let (Some(key), Some(position)) = (self.graph.key(index), self.positions.last_mut())
+            && outcome != Outcome::Rejected
+        {
+            position.state_after = state_before.insert(&self.graph, key, index);
+        }
         let state_after = self.position(index).state_after.clone();
 
         // An accepted event is a forward extremity now; others change nothing there.
@@ -419,6 +434,7 @@ impl Room {
         Ok(Judged { event, verdict, state_before, state_after, resolved, effects })
     }
 
+    /// Makes an event part of the room. The state after it is the one before until the caller sets it.
     fn insert(
         &mut self,
         pdu: &VerifiedPdu,
@@ -438,10 +454,6 @@ impl Room {
         } else {
             self.redactions.add(&self.graph, index, may_redact_any, redactions_before)
         };
-        let state_after = match self.graph.key(index) {
-            Some(key) if !rejected => state_before.insert(&self.graph, key, index),
-            _ => state_before.clone(),
-        };
         if outcome == Outcome::Accepted {
             self.advance_extremities(index, &prev_events);
         }
@@ -451,8 +463,8 @@ impl Room {
             prev_events,
             outcome,
             reason,
+            state_after: state_before.clone(),
             state_before,
-            state_after,
             redactions,
             is_built_on,
         });

@@ -305,6 +305,28 @@ fn restore(room: &TestRoom) -> Room {
 }
 
 #[test]
+fn a_stored_state_after_an_event_is_the_one_before_with_the_event_in_it() {
+    let room = room(V11, "X: alice bans carol\nM: alice says hi");
+    let of = |name: &str| room.room.state_after(&room.names.id(name)).unwrap().map().clone();
+    // After the ban: the state before it, one without the ban but with something else, one of long before. After the message:
+    // another state than the one before.
+    for (name, wrong) in [("X", of("D")), ("X", StateMap::new()), ("X", of("B")), ("M", of("D"))] {
+        let mut restored = room.empty_room();
+        let mut told = Vec::new();
+        for pdu in &room.pdus {
+            let id = pdu.event_id();
+            let before = room.room.state_before(id).unwrap().map().clone();
+            restored.restore_event(pdu, room.room.outcome(id).unwrap(), None, before).unwrap();
+            let is_wrong = *id == room.names.id(name);
+            let after = if is_wrong { wrong.clone() } else { room.room.state_after(id).unwrap().map().clone() };
+            told.push(restored.restore_state_after(after) == is_wrong);
+        }
+        assert!(told.iter().all(|wrongly| !wrongly), "{name}: {told:?}");
+    }
+    assert_eq!(of("X").root_number(), of("M").root_number(), "a message changes no state");
+}
+
+#[test]
 fn a_log_with_a_child_before_its_parent_is_refused() {
     let room = room(V11, "M: bob says hi");
     let mut restored = room.empty_room();
