@@ -1,4 +1,5 @@
-//! Storage backends on disk, each behind a feature of its name: `rocksdb` (the one to run a server on) and `sled`.
+//! Storage backends, each behind a feature of its name: `rocksdb` (the one to run a server on) and `sled` on this machine's
+//! disk, `postgres` on other machines.
 //!
 //! Each implements [`ravel_store::Store`], whose documentation lists the duties, and passes the conformance suite.
 #![forbid(unsafe_code)]
@@ -11,6 +12,8 @@ use ravel_store::{Store, StoreError, directory};
 mod committer;
 #[cfg(all(test, any(feature = "rocksdb", feature = "sled")))]
 mod crash_tests;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "rocksdb")]
 mod readers;
 #[cfg(feature = "rocksdb")]
@@ -20,6 +23,8 @@ pub mod sled;
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 mod synced;
 
+#[cfg(feature = "postgres")]
+pub use crate::postgres::{Access, PostgresOptions, PostgresStore};
 #[cfg(feature = "rocksdb")]
 pub use crate::rocksdb::{RocksDbOptions, RocksDbStore};
 #[cfg(feature = "sled")]
@@ -27,7 +32,7 @@ pub use crate::sled::{SledOptions, SledStore};
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 pub use crate::synced::LostCommits;
 
-/// An engine this program was built with.
+/// An engine this program was built with that keeps its data in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Engine {

@@ -46,6 +46,11 @@ pub trait StoreBuilder {
     fn directory(_place: &Self::Place) -> Option<&Path> {
         None
     }
+
+    /// Tells whether a place is on a disk, so that its store has a layout and a size.
+    fn is_on_disk(place: &Self::Place) -> bool {
+        Self::directory(place).is_some()
+    }
 }
 
 /// Makes one `#[test]` for each duty, for the backend of a [`StoreBuilder`](crate::conformance::StoreBuilder).

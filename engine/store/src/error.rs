@@ -11,18 +11,18 @@ pub type Source = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The directory is not this backend's; nothing in it was touched.
-    #[error("{path} is not a directory of this store and was not touched: {reason}")]
+    /// The directory or database is not this backend's; nothing in it was touched.
+    #[error("{path} is not a store of this engine and was not touched: {reason}")]
     Foreign {
-        /// The directory that was to be opened.
+        /// The directory that was to be opened, or the name of the database.
         path: PathBuf,
         /// What about it is not ours.
         reason: ForeignReason,
     },
-    /// The directory was written by a newer program; nothing in it was touched.
+    /// The directory or database was written by a newer program; nothing in it was touched.
     #[error("{path} has layout {found} of a newer program (this one knows up to {known}) and was not touched")]
     NewerFormat {
-        /// The directory that was to be opened.
+        /// The directory that was to be opened, or the name of the database.
         path: PathBuf,
         /// Layout version in its marker.
         found: u32,
@@ -97,6 +97,22 @@ pub enum StoreError {
     /// An earlier failure left it open what is on disk: the store takes nothing more until it is opened again.
     #[error("the store stopped after an earlier failed write or sync and must be opened again")]
     Halted,
+    /// Another process opened the store later and writes to it now; nothing was written.
+    #[error("another process took the store over from opening {epoch}; nothing was written")]
+    Overtaken {
+        /// Which opening of the store this one was, from 1.
+        epoch: u64,
+    },
+    /// The connection was lost while a commit was under way: it was written whole or not at all, and nobody here knows which.
+    #[error("the connection was lost during a commit, and it is not known whether it was written")]
+    OutcomeUnknown {
+        /// Why that could not be found out.
+        #[source]
+        source: Source,
+    },
+    /// The store was opened for reading only; nothing was written.
+    #[error("the store was opened for reading only")]
+    ReadOnly,
     /// The store was closed.
     #[error("the store was closed")]
     Closed,
@@ -200,7 +216,7 @@ impl fmt::Display for BoundedBy {
     }
 }
 
-/// Why a directory is not this backend's.
+/// Why a directory or a database is not this backend's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForeignReason {
     /// It holds files, but no marker.
@@ -220,6 +236,15 @@ pub enum ForeignReason {
     /// It is a file.
     #[error("it is not a directory")]
     NotADirectory,
+    /// It is a database with tables in it, but without a marker.
+    #[error("it has tables, but none with the marker of this program")]
+    NoMarkerTable,
+    /// The database's marker is not one of ours.
+    #[error("its table with the marker is not one this program writes")]
+    UnreadableMarkerTable,
+    /// It was to be read only, and there is nothing in it.
+    #[error("it is empty")]
+    Empty,
 }
 
 /// A key in an error: the first 24 bytes in hex, and the length if there are more.

@@ -58,7 +58,8 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a batch if its guards hold.
     ///
     /// # Errors
-    /// `TooLarge` before anything is done; `Full`, `Io`, `Halted`, `Corrupt` as under "Errors lose nothing".
+    /// `TooLarge` before anything is done; `Full`, `Io`, `Halted`, `Corrupt` as under "Errors lose nothing". From stores on
+    /// other machines also `Overtaken`, `OutcomeUnknown`, `ReadOnly`.
     fn commit(&self, batch: Batch) -> StoreFuture<'_, Committed>;
 
     /// Makes all commits that returned before this call durable.

@@ -331,6 +331,6 @@ pub fn a_description_names_the_engine<B: StoreBuilder>() {
     put(&store, "a", "1");
     let description = block_on(store.describe()).unwrap();
     assert!(!description.engine.is_empty());
-    assert_eq!(description.layout.is_some(), B::directory(&place).is_some());
-    assert_eq!(description.size_on_disk > 0, B::directory(&place).is_some());
+    assert_eq!(description.layout.is_some(), B::is_on_disk(&place));
+    assert_eq!(description.size_on_disk > 0, B::is_on_disk(&place));
 }

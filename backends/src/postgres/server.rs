@@ -1,0 +1,253 @@
+//! Connections to the server, made anew with growing pauses, and what its errors mean.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use ravel_store::{Operation, StoreError};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio::{
+    sync::mpsc::UnboundedSender,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_postgres::{AsyncMessage, Client, Config, Notification, config::Host, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// A database, and how to reach it.
+pub(super) struct Server {
+    config: Config,
+    tls: MakeRustlsConnect,
+    /// How long a lost connection is tried to be made again.
+    pub(super) patience: Duration,
+}
+
+/// A new connection, set up for our statements.
+pub(super) struct Connected {
+    pub(super) client: Client,
+    /// Whether `synchronous_commit` is known to this server.
+    pub(super) relaxes: bool,
+}
+
+impl Server {
+    /// Reads a connection string.
+    ///
+    /// # Errors
+    /// `Io` if it is none, or no TLS can be had.
+    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, StoreError> {
+        let mut config: Config = url.parse().map_err(|error| store_error(Operation::Open, error))?;
+        if config.get_application_name().is_none() {
+            config.application_name("ravel");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(SILENCE_MAX);
+        }
+        if config.get_keepalives_idle() > SILENCE_MAX {
+            config.keepalives_idle(SILENCE_MAX);
+        }
+        Ok(Self { config, tls: tls()?, patience })
+    }
+
+    /// Returns the name of the database, without the password.
+    pub(super) fn name(&self) -> PathBuf {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        let port = self.config.get_ports().first().map(|port| format!(":{port}")).unwrap_or_default();
+        let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
+        format!("postgres://{host}{port}/{database}").into()
+    }
+
+    /// Makes a connection; goes on trying until `deadline`, with growing pauses, unless the server says why it will not have us.
+    ///
+    /// What others tell by NOTIFY goes to `notifications`, which is closed when the connection ends.
+    ///
+    /// # Errors
+    /// `Io` with the last reason.
+    pub(super) async fn connect(
+        &self,
+        deadline: Instant,
+        operation: Operation,
+        notifications: Option<UnboundedSender<Notification>>,
+    ) -> Result<Connected, StoreError> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let error = match self.connect_once(notifications.clone()).await {
+                Ok(connected) => return self.checked(connected, operation).await,
+                Err(error) => error,
+            };
+            if !is_passing(&error) || Instant::now() + pause >= deadline {
+                return Err(store_error(operation, error));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn connect_once(
+        &self,
+        notifications: Option<UnboundedSender<Notification>>,
+    ) -> Result<Client, tokio_postgres::Error> {
+        let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
+        tokio::spawn(async move {
+            // Ends with the client, or with an error that each waiting request is told, too.
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let (AsyncMessage::Notification(notification), Some(sender)) = (message, &notifications) {
+                    // Who does not listen any more has dropped the client.
+                    let _ = sender.send(notification);
+                }
+            }
+        });
+        Ok(client)
+    }
+
+    /// Sets the connection up, and looks whether the server keeps what it acknowledges.
+    async fn checked(&self, client: Client, operation: Operation) -> Result<Connected, StoreError> {
+        // Names no server has to know: those that know them plan each look-up for the table as it is now, not as it was when
+        // the first plan was made, and end a transaction whose client is gone.
+        for setting in
+            ["SET plan_cache_mode = force_custom_plan", "SET idle_in_transaction_session_timeout = '20s'"]
+        {
+            match client.batch_execute(setting).await {
+                Err(error) if is_lost(&error) => return Err(store_error(operation, error)),
+                _ => {}
+            }
+        }
+        let settings = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ('fsync', 'synchronous_commit')";
+        let rows = client.query(settings, &[]).await.map_err(|error| store_error(operation, error))?;
+        let mut relaxes = false;
+        for row in rows {
+            let setting: (String, String) = (get(&row, 0, operation)?, get(&row, 1, operation)?);
+            match (setting.0.as_str(), setting.1.as_str()) {
+                ("fsync", "off") => {
+                    let reason = "the server runs with fsync = off, so it would lose what it acknowledges";
+                    return Err(StoreError::io(operation, Arc::new(io::Error::other(reason))));
+                }
+                ("synchronous_commit", value) => {
+                    relaxes = true;
+                    if value == "off" {
+                        let set = client.batch_execute("SET synchronous_commit TO on").await;
+                        set.map_err(|error| store_error(operation, error))?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Connected { client, relaxes })
+    }
+
+    /// Returns until when what begins now may wait for connections.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.patience
+    }
+}
+
+/// Waits for something on a connection, for as long as the deadline allows.
+///
+/// # Errors
+/// Those of the future; `Io` after the deadline.
+pub(super) async fn until<T>(
+    deadline: Instant,
+    operation: Operation,
+    future: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout_at(deadline, future)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::from_io(operation, io::ErrorKind::TimedOut.into())))
+}
+
+/// Returns a column of a row.
+///
+/// # Errors
+/// `Io` if it is of another type.
+pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a tokio_postgres::Row,
+    column: usize,
+    operation: Operation,
+) -> Result<T, StoreError> {
+    row.try_get(column).map_err(|error| store_error(operation, error))
+}
+
+/// Tells whether the connection is gone, so that it is open what became of what was asked last.
+pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => {
+            code.code().starts_with("08")
+                || [
+                    SqlState::ADMIN_SHUTDOWN,
+                    SqlState::CRASH_SHUTDOWN,
+                    SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                    SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN,
+                ]
+                .contains(code)
+        }
+        None => error.is_closed() || has_io_source(error),
+    }
+}
+
+/// Tells whether the same transaction may succeed if it is tried again; nothing of it was written.
+pub(super) fn is_conflict(error: &tokio_postgres::Error) -> bool {
+    error
+        .code()
+        .is_some_and(|code| [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code))
+}
+
+/// Wraps what the server or the connection said.
+pub(super) fn store_error(operation: Operation, error: tokio_postgres::Error) -> StoreError {
+    let code = error.code().cloned();
+    let source: ravel_store::Source = Arc::new(error);
+    match code {
+        Some(code) if code == SqlState::DISK_FULL => StoreError::Full { operation, source },
+        Some(code) if [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(&code) => StoreError::Corrupt {
+            keyspace: None,
+            key: None,
+            expected: "pages of PostgreSQL as it wrote them",
+            source: Some(source),
+        },
+        _ => StoreError::io(operation, source),
+    }
+}
+
+/// Tells whether a later attempt to connect may succeed.
+fn is_passing(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => is_lost(error) || [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code),
+        None => error.is_closed() || has_io_source(error),
+    }
+}
+
+fn has_io_source(error: &tokio_postgres::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<io::Error>() {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// TLS with the certificates this machine trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+fn tls() -> Result<MakeRustlsConnect, StoreError> {
+    let mut roots = RootCertStore::empty();
+    // Those that cannot be read are missing; if that matters, the handshake says so.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::io(Operation::Open, Arc::new(error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// How long making one connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that is silent for so long counts as gone.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// The first pause between two attempts to connect; each is twice as long as the one before.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
