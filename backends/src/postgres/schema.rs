@@ -91,7 +91,7 @@ async fn has_items(client: &Client, tables: &[String]) -> Result<bool, tokio_pos
 }
 
 /// The marker's row is written last, for servers where creating a table is no part of a transaction.
-fn create_sql() -> String {
+pub(super) fn create_sql() -> String {
     format!(
         "BEGIN;
         CREATE TABLE IF NOT EXISTS ravel_store (

@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc::UnboundedSender,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_postgres::{AsyncMessage, Client, Config, Notification, config::Host, error::SqlState};
+use tokio_postgres::{AsyncMessage, Client, Config, Notification, config::{Host, SslMode}, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A database, and how to reach it.
@@ -45,7 +45,8 @@ impl Server {
         if config.get_keepalives_idle() > SILENCE_MAX {
             config.keepalives_idle(SILENCE_MAX);
         }
-        Ok(Self { config, tls: tls()?, patience })
+        let tls = tls(config.get_ssl_mode() != SslMode::Disable)?;
+        Ok(Self { config, tls, patience })
     }
 
     /// Returns the name of the database, without the password.
@@ -231,10 +232,12 @@ fn has_io_source(error: &tokio_postgres::Error) -> bool {
 }
 
 /// TLS with the certificates this machine trusts; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
-fn tls() -> Result<MakeRustlsConnect, StoreError> {
+fn tls(wanted: bool) -> Result<MakeRustlsConnect, StoreError> {
     let mut roots = RootCertStore::empty();
-    // Those that cannot be read are missing; if that matters, the handshake says so.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if wanted {
+        // Those that cannot be read are missing; if that matters, the handshake says so.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| StoreError::io(Operation::Open, Arc::new(error)))?

@@ -73,6 +73,10 @@ impl Cluster {
         Some(cluster)
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Makes an empty schema and returns the connection string that leads to it.
     pub(super) fn new_place(&self) -> String {
         let name = format!("place{}", self.places.fetch_add(1, Ordering::Relaxed));
@@ -82,7 +86,7 @@ impl Cluster {
 
     /// Returns the connection string that leads to a schema.
     pub(super) fn url(&self, schema: &str) -> String {
-        format!("postgres://ravel@127.0.0.1:{}/postgres?options=-csearch_path%3D{schema}", self.port)
+        format!("postgres://ravel@127.0.0.1:{}/postgres?sslmode=disable&options=-csearch_path%3D{schema}", self.port)
     }
 
     /// Runs statements in a schema and returns what they answer, columns separated by `|`.

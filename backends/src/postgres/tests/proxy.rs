@@ -1,0 +1,117 @@
+//! A server in between that cuts connections at the worst moment.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+/// What happens to the connection that sends the next COMMIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It goes on to the server, and the client is cut off before it hears the answer.
+    CutAfter,
+    /// The server never sees it: both sides are cut off.
+    CutBefore,
+    /// The client is cut off, and the server sees it only some time later.
+    Delay(Duration),
+}
+
+/// Forwards connections to a server.
+pub(super) struct Proxy {
+    state: Arc<Mutex<State>>,
+    pub(super) port: u16,
+}
+
+#[derive(Default)]
+struct State {
+    fault: Option<Fault>,
+    /// Whether the fault closes the door, so that no new connection is made.
+    closes: bool,
+    closed: bool,
+    faults: usize,
+}
+
+impl Proxy {
+    pub(super) fn start(server_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.lock().unwrap().closed {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else { continue };
+                let (from_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || copy_until_end(from_server, to_client));
+                let state = Arc::clone(&shared);
+                thread::spawn(move || copy_until_commit(client, server, &state));
+            }
+        });
+        Self { state, port }
+    }
+
+    /// Arms the fault for the next COMMIT; if `closes`, no connection is let through after it until `open`.
+    pub(super) fn arm(&self, fault: Fault, closes: bool) {
+        let mut state = self.state.lock().unwrap();
+        (state.fault, state.closes) = (Some(fault), closes);
+    }
+
+    pub(super) fn open(&self) {
+        self.state.lock().unwrap().closed = false;
+    }
+
+    pub(super) fn faults(&self) -> usize {
+        self.state.lock().unwrap().faults
+    }
+}
+
+fn copy_until_end(mut from: TcpStream, mut to: TcpStream) {
+    // Either side may be cut off.
+    let _ = std::io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn copy_until_commit(mut client: TcpStream, mut server: TcpStream, state: &Mutex<State>) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(len) = client.read(&mut buffer) {
+        if len == 0 {
+            break;
+        }
+        let bytes = &buffer[..len];
+        let fault = {
+            let mut state = state.lock().unwrap();
+            let is_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
+            let fault = if is_commit { state.fault.take() } else { None };
+            if fault.is_some() {
+                state.closed = state.closes;
+                state.faults += 1;
+            }
+            fault
+        };
+        match fault {
+            None => {
+                if server.write_all(bytes).is_err() {
+                    break;
+                }
+            }
+            Some(fault) => {
+                let _ = client.shutdown(Shutdown::Both);
+                match fault {
+                    Fault::CutAfter => {}
+                    Fault::CutBefore => break,
+                    Fault::Delay(delay) => thread::sleep(delay),
+                }
+                let _ = server.write_all(bytes);
+                // The server answers into the void, then hears the end.
+                thread::sleep(Duration::from_millis(50));
+                break;
+            }
+        }
+    }
+    let _ = server.shutdown(Shutdown::Both);
+}
