@@ -147,10 +147,10 @@ enum Command {
     /// Copy a database into an empty one of any engine, and prove the copy by every room's fingerprints
     #[command(after_long_help = json_help::COPY)]
     Copy {
-        /// What to copy: rocksdb:DIR or sled:DIR
+        /// What to copy: rocksdb:DIR or sled:DIR, or postgres://USER@HOST/DATABASE
         #[arg(long, value_name = "DATABASE")]
         from: DatabaseName,
-        /// Where to: rocksdb:DIR or sled:DIR, empty or missing
+        /// Where to: rocksdb:DIR or sled:DIR, or postgres://USER@HOST/DATABASE, empty or missing
         #[arg(long, value_name = "DATABASE")]
         to: DatabaseName,
     },
@@ -172,7 +172,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Database {
-    /// The database: rocksdb:DIR, sled:DIR or memory
+    /// The database: rocksdb:DIR, sled:DIR, memory, or in builds with the feature `postgres` postgres://USER@HOST/DATABASE
     #[arg(long, short, value_name = "DATABASE")]
     database: DatabaseName,
 }

@@ -138,7 +138,7 @@ fn outcome_code(outcome: Outcome) -> &'static str {
 
 /// Opens the log of a database that must be there.
 fn open_log(database: &DatabaseName) -> Result<EventLog, Failure> {
-    Ok(block_on(EventLog::open(database.open_existing()?))?)
+    Ok(block_on(EventLog::open(database.open_to_read()?))?)
 }
 
 /// Loads a room of a database that must be there.

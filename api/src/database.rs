@@ -3,24 +3,38 @@
 use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use ravel_backends::Engine;
+#[cfg(feature = "postgres")]
+use ravel_backends::{Access, PostgresOptions, PostgresStore};
+#[cfg(feature = "postgres")]
+use ravel_store::ForeignReason;
 use ravel_store::{MemoryStore, Store, StoreError};
 
-/// `rocksdb:DIR`, `sled:DIR` or `memory`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `rocksdb:DIR`, `sled:DIR`, `memory`, or built with the feature `postgres` also `postgres://USER@HOST/DATABASE`.
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseName {
     /// In this process's memory, gone when it ends.
     Memory,
     /// A directory.
     Directory(Engine, PathBuf),
+    /// A schema of a PostgreSQL database, by its connection string, which may have a password in it.
+    #[cfg(feature = "postgres")]
+    Postgres(String),
 }
+
+/// What names are expected.
+#[cfg(not(feature = "postgres"))]
+const EXPECTED: &str = "rocksdb:DIR, sled:DIR or memory";
+/// What names are expected.
+#[cfg(feature = "postgres")]
+const EXPECTED: &str = "rocksdb:DIR, sled:DIR, postgres://USER@HOST/DATABASE or memory";
 
 /// Not the name of a database.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum InvalidName {
-    #[error("expected rocksdb:DIR, sled:DIR or memory")]
+    #[error("expected {EXPECTED}")]
     NoEngine,
-    #[error("there is no engine {0:?}; expected rocksdb:DIR, sled:DIR or memory")]
+    #[error("there is no engine {0:?}; expected {EXPECTED}")]
     UnknownEngine(String),
     #[error("the directory is missing after {0}:")]
     NoDirectory(Engine),
@@ -75,16 +89,40 @@ impl DatabaseName {
             Self::Directory(engine, path) => {
                 engine.open(path).map_err(|source| OpenError::Store { name: self.clone(), source })
             }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => open_postgres(self, url, Access::Write),
         }
     }
 
-    /// Opens a database that must be there.
+    /// Opens a database that must be there, to read it. One in PostgreSQL may have a writer meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_or_create`](Self::open_or_create), and when it is not there.
+    pub fn open_to_read(&self) -> Result<Arc<dyn Store>, OpenError> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => open_postgres(self, url, Access::Read),
+            Self::Memory | Self::Directory(..) => self.open_existing(),
+        }
+    }
+
+    /// Opens a database that must be there, to write to it. One in PostgreSQL is taken over from its writer.
     ///
     /// # Errors
     ///
     /// As [`open_or_create`](Self::open_or_create), and when it is not there.
     pub fn open_existing(&self) -> Result<Arc<dyn Store>, OpenError> {
-        let Self::Directory(_, path) = self else { return Err(OpenError::Memory) };
+        let path = match self {
+            Self::Memory => return Err(OpenError::Memory),
+            Self::Directory(_, path) => path,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => {
+                // First without making anything.
+                open_postgres(self, url, Access::Read)?;
+                return self.open_or_create();
+            }
+        };
         let mut entries = match path.read_dir() {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -101,12 +139,26 @@ impl DatabaseName {
     }
 }
 
+#[cfg(feature = "postgres")]
+fn open_postgres(name: &DatabaseName, url: &str, access: Access) -> Result<Arc<dyn Store>, OpenError> {
+    let options = PostgresOptions { access, ..PostgresOptions::default() };
+    match PostgresStore::open(url, &options) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(StoreError::Foreign { reason: ForeignReason::Empty, .. }) => Err(OpenError::Missing { name: name.clone() }),
+        Err(source) => Err(OpenError::Store { name: name.clone(), source }),
+    }
+}
+
 impl FromStr for DatabaseName {
     type Err = InvalidName;
 
     fn from_str(name: &str) -> Result<Self, InvalidName> {
         if name == "memory" {
             return Ok(Self::Memory);
+        }
+        #[cfg(feature = "postgres")]
+        if name.starts_with("postgres://") || name.starts_with("postgresql://") {
+            return Ok(Self::Postgres(name.to_owned()));
         }
         let (engine, directory) = name.split_once(':').ok_or(InvalidName::NoEngine)?;
         let engine: Engine = engine.parse().map_err(|_| InvalidName::UnknownEngine(engine.to_owned()))?;
@@ -122,6 +174,46 @@ impl fmt::Display for DatabaseName {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Directory(engine, path) => write!(f, "{engine}:{}", path.display()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => f.write_str(&without_secrets(url)),
         }
+    }
+}
+
+impl fmt::Debug for DatabaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Returns a connection string without the user's password and without parameters, which may have one, too.
+#[cfg(feature = "postgres")]
+fn without_secrets(url: &str) -> String {
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    let Some((scheme, rest)) = url.split_once("://") else { return "postgres".to_owned() };
+    match rest.rsplit_once('@') {
+        Some((user, rest)) => {
+            let user = user.split_once(':').map_or(user, |(user, _)| user);
+            format!("{scheme}://{user}@{rest}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, shown) in [
+            ("postgres://host/db", "postgres://host/db"),
+            ("postgres://user:p@ss:w/rd@host:77/db?password=x", "postgres://user@host:77/db"),
+            ("postgresql://user@/db?host=/run", "postgresql://user@/db"),
+        ] {
+            let name: DatabaseName = url.parse().unwrap();
+            assert_eq!((name.to_string().as_str(), format!("{name:?}").as_str()), (shown, shown));
+        }
+        assert!(matches!("postgres:x".parse::<DatabaseName>(), Err(InvalidName::UnknownEngine(_))));
     }
 }

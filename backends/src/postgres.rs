@@ -223,9 +223,7 @@ async fn open(
     let listener = Listener::connect(Arc::clone(&server), now).await?;
     let channel = listener.as_ref().map(|listener| listener.channel().to_owned());
     let writer = match options.access {
-        Access::Write => {
-            Some(Writer::take_over(Arc::clone(&server), connected, Arc::clone(&watchers), channel).await?)
-        }
+        Access::Write => Some(Writer::take_over(Arc::clone(&server), connected, Arc::clone(&watchers), channel).await?),
         Access::Read => None,
     };
     if let Some(listener) = listener {

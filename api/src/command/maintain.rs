@@ -33,7 +33,7 @@ pub fn rebuild(database: &DatabaseName, output: &mut Output) -> Result<ExitCode,
 
 /// Compares what is stored with a replay of the log; exit code 1 and a list if something is wrong.
 pub fn verify(database: &DatabaseName, output: &mut Output) -> Result<ExitCode, Failure> {
-    let log = block_on(EventLog::open_to_repair(database.open_existing()?))?;
+    let log = block_on(EventLog::open_to_repair(database.open_to_read()?))?;
     let progress = output.progress(log.len(), "verifying", "entries");
     let verification = block_on(log.verify(|done, _| progress.set_position(done)));
     progress.finish_and_clear();
@@ -60,7 +60,7 @@ pub fn copy(from: &DatabaseName, to: &DatabaseName, output: &mut Output) -> Resu
     if from == to && *from != DatabaseName::Memory {
         return Err(Failure::CopyToItself);
     }
-    let source = from.open_existing()?;
+    let source = from.open_to_read()?;
     // A log that can't be opened is not copied.
     let before = fingerprints(&source, output)?;
     let target = to.open_or_create()?;

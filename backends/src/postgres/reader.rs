@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use ravel_store::{Direction, KEY_BYTES_MAX, Keyspace, Operation, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Page, PageBuilder, Scan, StoreError};
+use ravel_store::{
+    Direction, KEY_BYTES_MAX, Keyspace, Operation, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Page, PageBuilder, Scan, StoreError,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -66,13 +68,15 @@ impl Readers {
     ///
     /// # Errors
     /// `Io`, `Corrupt`.
-    pub(super) async fn get_many(&self, keyspace: Keyspace, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
+    pub(super) async fn get_many(
+        &self,
+        keyspace: Keyspace,
+        keys: Vec<Bytes>,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let distinct: BTreeSet<&[u8]> = keys.iter().map(|key| &**key).collect();
         let distinct: Vec<&[u8]> = distinct.into_iter().collect();
         let keyspace = i16::from(keyspace.byte());
-        let rows = self
-            .read(Operation::Get, |session| &session.get, &[&keyspace, &distinct])
-            .await?;
+        let rows = self.read(Operation::Get, |session| &session.get, &[&keyspace, &distinct]).await?;
         let failed = |error| store_error(Operation::Get, error);
         let mut found = HashMap::<&[u8], &[u8]>::with_capacity(rows.len());
         for row in &rows {
@@ -157,12 +161,7 @@ impl Readers {
         }
     }
 
-    async fn session(
-        &self,
-        slot: &Slot,
-        deadline: Instant,
-        operation: Operation,
-    ) -> Result<Arc<Session>, StoreError> {
+    async fn session(&self, slot: &Slot, deadline: Instant, operation: Operation) -> Result<Arc<Session>, StoreError> {
         let mut slot = slot.lock().await;
         if let Some(session) = slot.as_ref().filter(|session| !session.client.is_closed()) {
             return Ok(Arc::clone(session));

@@ -75,9 +75,7 @@ async fn inspect(client: &Client, name: &Path) -> Result<Found, StoreError> {
         return Err(foreign(name, ForeignReason::OtherEngine { found: engine.to_owned(), expected: ENGINE }));
     }
     match u32::try_from(layout) {
-        Ok(found) if found > LAYOUT => {
-            Err(StoreError::NewerFormat { path: name.to_owned(), found, known: LAYOUT })
-        }
+        Ok(found) if found > LAYOUT => Err(StoreError::NewerFormat { path: name.to_owned(), found, known: LAYOUT }),
         Ok(layout) if layout > 0 => Ok(Found::Store { layout }),
         _ => Err(unreadable()),
     }
@@ -106,9 +104,9 @@ pub(super) fn create_sql() -> String {
 }
 
 fn is_duplicate(error: &tokio_postgres::Error) -> bool {
-    error
-        .code()
-        .is_some_and(|code| [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT].contains(code))
+    error.code().is_some_and(|code| {
+        [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT].contains(code)
+    })
 }
 
 fn foreign(name: &Path, reason: ForeignReason) -> StoreError {

@@ -8,7 +8,11 @@ use tokio::{
     sync::mpsc::UnboundedSender,
     time::{Instant, sleep, timeout_at},
 };
-use tokio_postgres::{AsyncMessage, Client, Config, Notification, config::{Host, SslMode}, error::SqlState};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Notification,
+    config::{Host, SslMode},
+    error::SqlState,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A database, and how to reach it.
@@ -109,9 +113,7 @@ impl Server {
     async fn checked(&self, client: Client, operation: Operation) -> Result<Connected, StoreError> {
         // Names no server has to know: those that know them plan each look-up for the table as it is now, not as it was when
         // the first plan was made, and end a transaction whose client is gone.
-        for setting in
-            ["SET plan_cache_mode = force_custom_plan", "SET idle_in_transaction_session_timeout = '20s'"]
-        {
+        for setting in ["SET plan_cache_mode = force_custom_plan", "SET idle_in_transaction_session_timeout = '20s'"] {
             match client.batch_execute(setting).await {
                 Err(error) if is_lost(&error) => return Err(store_error(operation, error)),
                 _ => {}

@@ -257,6 +257,7 @@ fn a_batch_as_large_as_can_be_is_one_commit() {
     });
 }
 
-const TABLES: &str = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1";
+const TABLES: &str =
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1";
 const COLUMNS: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
                        WHERE table_schema = current_schema() ORDER BY 1, 2";

@@ -130,7 +130,9 @@ impl Writer {
             }
         };
         let (epoch, commits) = (get(&row, 0, Operation::Open)?, get(&row, 1, Operation::Open)?);
-        let session = Session::prepare(connected, 0, channel.is_some()).await.map_err(|error| store_error(Operation::Open, error))?;
+        let session = Session::prepare(connected, 0, channel.is_some())
+            .await
+            .map_err(|error| store_error(Operation::Open, error))?;
         Ok(Self {
             server,
             watchers,
@@ -264,7 +266,8 @@ impl Writer {
 
     /// Connects and shuts all earlier connections of this store out; returns the count of commits, `None` if overtaken.
     async fn new_session(&self, deadline: Instant) -> Result<Option<(Session, i64)>, StoreError> {
-        let raise = "UPDATE ravel_store SET session = session + 1 WHERE id = 1 AND epoch = $1 RETURNING session, commits";
+        let raise =
+            "UPDATE ravel_store SET session = session + 1 WHERE id = 1 AND epoch = $1 RETURNING session, commits";
         loop {
             let connected = self.server.connect(deadline, Operation::Commit, None).await?;
             let raised = async {
@@ -363,16 +366,13 @@ impl Session {
         let begin = if sync { "BEGIN" } else { "BEGIN; SET LOCAL synchronous_commit TO off" };
         let fence: [&(dyn ToSql + Sync); 2] = [&epoch, &self.number];
         // All three are sent before the first is answered. What the guards ask for is read after the row is locked.
-        let (begun, fenced, stored_first) = tokio::join!(
-            self.client.batch_execute(begin),
-            self.client.query_opt(&self.fence, &fence),
-            async {
+        let (begun, fenced, stored_first) =
+            tokio::join!(self.client.batch_execute(begin), self.client.query_opt(&self.fence, &fence), async {
                 match &first {
                     Some((keyspace, keys)) => self.get(*keyspace, keys).await,
                     None => Ok(Vec::new()),
                 }
-            },
-        );
+            },);
         begun.map_err(Failure::of)?;
         let commits = match fenced.map_err(Failure::of)? {
             Some(row) => Some(row.try_get(0).map_err(Failure::of)?),
@@ -404,8 +404,7 @@ impl Session {
     async fn write(&self, effect: &Effect, notice: Option<&(&str, String)>) -> Result<(), Failure> {
         for (keyspace, range) in &effect.ranges {
             let end = range.end.as_deref().unwrap_or(&BEHIND_ALL_KEYS);
-            let parameters: [&(dyn ToSql + Sync); 3] =
-                [&i16::from(keyspace.byte()), &&*range.start, &end];
+            let parameters: [&(dyn ToSql + Sync); 3] = [&i16::from(keyspace.byte()), &&*range.start, &end];
             self.client.execute(&self.delete_range, &parameters).await.map_err(Failure::of)?;
         }
         let mut deleted = BTreeMap::<Keyspace, Vec<&[u8]>>::new();

@@ -107,7 +107,7 @@ fn cold_resolution(
     block_on(disk.store.flush())?;
     let name = options.database.clone().unwrap_or(DatabaseName::Memory);
     drop(disk);
-    let log = block_on(EventLog::open(name.open_existing()?))?;
+    let log = block_on(EventLog::open(name.open_to_read()?))?;
     let started = Instant::now();
     let cold = block_on(log.resolve_stored(room.room_id(), &tips))?;
     let time = started.elapsed();

@@ -5,11 +5,13 @@ use std::{
     net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU16, AtomicU32, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -52,20 +54,19 @@ impl Cluster {
         };
         let folder = tempfile::tempdir().unwrap();
         // The server refuses to run as root; Debian's package makes a user for it.
-        let user = (id(&[]) == Some(0)).then(|| {
-            let user = id(&["postgres"]).expect("tests that run as root need the user postgres");
-            let group = group("postgres").expect("the group of the user postgres");
+        let user = (id(&["-u"]) == Some(0)).then(|| {
+            let user = id(&["-u", "postgres"]).expect("tests that run as root need the user postgres");
+            let group = id(&["-g", "postgres"]).expect("the group of the user postgres");
             chown(folder.path(), Some(user), Some(group)).unwrap();
             (user, group)
         });
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let cluster = Self { folder, programs, port, user, places: AtomicU32::new(0) };
         let data = cluster.data();
         cluster.run("initdb", &["-D", &data, "-A", "trust", "-U", "ravel", "-E", "UTF8", "--no-locale", "--no-sync"]);
         let settings = format!(
-            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nmax_connections = 300\n\
-             shared_buffers = 32MB\n",
-            cluster.folder.path().display()
+            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 300\n\
+             shared_buffers = 32MB\n"
         );
         let file = cluster.folder.path().join("data/postgresql.conf");
         fs::write(&file, fs::read_to_string(&file).unwrap() + &settings).unwrap();
@@ -110,22 +111,21 @@ impl Cluster {
 
     /// Kills every process of the server with SIGKILL.
     pub(super) fn kill(&self) {
-        let pid_file = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
-        let postmaster = pid_file.lines().next().unwrap().to_owned();
-        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &postmaster]).output().unwrap();
-        let children = String::from_utf8(children.stdout).unwrap();
-        let status = Command::new("kill")
-            .arg("-9")
-            .arg(&postmaster)
-            .args(children.split_whitespace())
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
+        let pid_file = self.folder.path().join("data/postmaster.pid");
+        let postmaster = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        let pids: Vec<_> = [postmaster.as_str()].into_iter().chain(children.split_whitespace()).collect();
         // One of the children may have ended by itself meanwhile.
-        let _ = status;
-        while Path::new("/proc").join(&postmaster).join("exe").exists() {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        let kill =
+            Command::new("sh").args(["-c", &format!("kill -9 {}", pids.join(" "))]).stderr(Stdio::null()).status();
+        kill.unwrap();
+        for pid in pids {
+            while fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+                thread::sleep(Duration::from_millis(2));
+            }
         }
+        // Nobody may have waited for the dead process yet: then it would still count as running.
+        fs::remove_file(pid_file).unwrap();
     }
 
     fn data(&self) -> String {
@@ -137,39 +137,37 @@ impl Cluster {
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", "fast", "-s", "-w", what]);
     }
 
+    /// Runs one of the server's programs and returns what it prints; what a server it starts prints goes to the log.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.folder.path().join("output");
-        // A file, as the server keeps a pipe open for as long as it runs.
-        let out = fs::File::create(output.with_extension(format!("{:?}", std::thread::current().id()))).unwrap();
-        let (mut command, piped) = (Command::new(self.programs.join(program)), program == "psql");
-        command.args(arguments).current_dir("/").stdin(Stdio::null());
+        let mut command = self.command(program);
+        let output = if program == "pg_ctl" {
+            // The server would keep a pipe open for as long as it runs.
+            let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+            let log = fs::read(self.folder.path().join("log")).unwrap_or_default();
+            Output { status, stdout: Vec::new(), stderr: log }
+        } else {
+            command.args(arguments).output().unwrap()
+        };
+        assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.current_dir("/").stdin(Stdio::null());
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
-        if piped {
-            let output = command.output().unwrap();
-            assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-            return String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
-        }
-        let status = command.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap();
-        let said = || fs::read_dir(self.folder.path()).unwrap().flatten().filter(|entry| entry.path().is_file());
-        let said = || -> Vec<String> {
-            said().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
-        };
-        assert!(status.success(), "{program} {arguments:?} failed: {}", said().join("\n"));
-        String::new()
+        command
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let mut command = Command::new(self.programs.join("pg_ctl"));
-        command.args(["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]).current_dir("/");
-        if let Some((user, group)) = self.user {
-            command.uid(user).gid(group);
-        }
+        let mut command = self.command("pg_ctl");
+        command.args(["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]);
         // It may be down already.
-        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 
@@ -178,18 +176,27 @@ fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let in_path = env::split_paths(&path)
         .filter_map(|folder| folder.join("pg_ctl").canonicalize().ok()?.parent().map(Path::to_owned));
-    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let debian =
+        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let mut debian: Vec<_> = debian.collect();
     debian.sort();
     in_path.chain(debian.into_iter().rev()).find(|folder| folder.join("initdb").exists())
 }
 
-fn id(arguments: &[&str]) -> Option<u32> {
-    let output = Command::new("id").arg("-u").args(arguments).output().ok()?;
-    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+/// Returns a port nobody uses, below those that the system gives to outgoing connections: a server that is restarted must not
+/// find its port taken by one of them.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let of_process = (std::process::id() % 1_000) as u16 * 12;
+    loop {
+        let port = 20_000 + (of_process + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
-fn group(user: &str) -> Option<u32> {
-    let output = Command::new("id").args(["-g", user]).output().ok()?;
+fn id(arguments: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(arguments).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
