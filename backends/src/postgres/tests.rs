@@ -178,7 +178,7 @@ fn a_foreign_or_newer_database_is_refused_and_left_alone() {
             let before = (cluster.sql(url, TABLES), cluster.sql(url, COLUMNS));
             for access in [Access::Write, Access::Read] {
                 let options = PostgresOptions { access, ..PostgresOptions::default() };
-                let error = PostgresStore::open(url, &options).err().expect(setup);
+                let error = PostgresStore::open(url, &options).expect_err(setup);
                 assert!(expected(&error), "{setup}: {error}");
                 assert!(!error.to_string().contains("secret"));
             }

@@ -3,7 +3,10 @@
 use std::{
     env, fs,
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
@@ -96,6 +99,34 @@ impl Cluster {
         self.run("psql", &[&url, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
     }
 
+    /// Restarts the server with TLS and a certificate for `localhost`, and returns where that is.
+    pub(super) fn use_tls(&self) -> PathBuf {
+        let file = |name: &str| self.folder.path().join("data").join(name);
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=test",
+        ]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl.arg("-keyout").arg(file("server.key")).arg("-out").arg(file("server.crt"));
+        let made = openssl.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        if let Some((user, group)) = self.user {
+            chown(file("server.key"), Some(user), Some(group)).unwrap();
+        }
+        fs::set_permissions(file("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
+        self.sql("", "ALTER SYSTEM SET ssl = on");
+        self.restart();
+        file("server.crt")
+    }
+
     /// Restarts the server the way an administrator does: all connections are ended.
     pub(super) fn restart(&self) {
         self.pg_ctl("restart");
@@ -154,7 +185,7 @@ impl Cluster {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command.current_dir("/").stdin(Stdio::null());
+        command.current_dir("/").env("HOME", self.folder.path()).stdin(Stdio::null());
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }

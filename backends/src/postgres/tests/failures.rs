@@ -1,6 +1,11 @@
 //! Lost connections, restarts and crashes of the server: nothing acknowledged is lost, nothing is written twice.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    env,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::{
     proxy::{Fault, Proxy},
@@ -159,6 +164,37 @@ fn a_server_without_fsync_is_refused() {
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("fsync = off"), "{source}");
         assert_eq!(cluster.sql(url, TABLES), "");
+    });
+}
+
+/// Set in a child process to the connection string it has to use.
+const CHILD: &str = "RAVEL_POSTGRES_TLS_CHILD";
+
+#[test]
+fn tls_checks_certificate_and_name() {
+    if let Ok(url) = env::var(CHILD) {
+        write(&open(&url), append(0));
+        return;
+    }
+    with_server(|cluster, url| {
+        let certificate = cluster.use_tls();
+        let url = url.replace("127.0.0.1", "localhost").replace("sslmode=disable", "sslmode=require");
+        // Which certificates are trusted is said by the environment, so it takes a process of its own.
+        let writes = |url: &str, trusted: Option<&Path>| {
+            let mut child = Command::new(env::current_exe().unwrap());
+            child.args(["--exact", "postgres::tests::failures::tls_checks_certificate_and_name"]).env(CHILD, url);
+            child.env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
+            if let Some(trusted) = trusted {
+                child.env("SSL_CERT_FILE", trusted);
+            }
+            child.output().unwrap().status.success()
+        };
+        assert!(!writes(&url, None), "a certificate nobody vouches for");
+        assert!(!writes(&url.replace("localhost", "127.0.0.1"), Some(&certificate)), "a certificate for another name");
+        assert!(!writes(&url.replace("require", "prefer"), None), "no TLS in spite of an offer");
+        assert_eq!(cluster.sql(&url, TABLES), "");
+        assert!(writes(&url, Some(&certificate)));
+        assert_eq!(cluster.sql(&url, "SELECT count(*) FROM ravel_items"), "2");
     });
 }
 
