@@ -6,7 +6,7 @@ use ravel_store::{Operation, StoreError};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{
     sync::mpsc::UnboundedSender,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::{
     AsyncMessage, Client, Config, Notification,
@@ -80,12 +80,16 @@ impl Server {
     ) -> Result<Connected, StoreError> {
         let mut pause = PAUSE_MIN;
         loop {
-            let error = match self.connect_once(notifications.clone()).await {
-                Ok(connected) => return self.checked(connected, operation).await,
-                Err(error) => error,
+            let (error, passing) = match timeout(CONNECT_TIMEOUT, self.connect_once(notifications.clone())).await {
+                Ok(Ok(connected)) => return self.checked(connected, operation).await,
+                Ok(Err(error)) => {
+                    let passing = is_passing(&error);
+                    (store_error(operation, error), passing)
+                }
+                Err(_) => (StoreError::from_io(operation, io::ErrorKind::TimedOut.into()), true),
             };
-            if !is_passing(&error) || Instant::now() + pause >= deadline {
-                return Err(store_error(operation, error));
+            if !passing || Instant::now() + pause >= deadline {
+                return Err(error);
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -174,7 +178,8 @@ pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row.try_get(column).map_err(|error| store_error(operation, error))
 }
 
-/// Tells whether the connection is gone, so that it is open what became of what was asked last.
+/// Tells whether the connection is gone, so that it is open what became of what was asked last; or is of no more use, as its
+/// server became a standby.
 pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => {
@@ -182,6 +187,7 @@ pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
                 || [
                     SqlState::ADMIN_SHUTDOWN,
                     SqlState::CRASH_SHUTDOWN,
+                    SqlState::READ_ONLY_SQL_TRANSACTION,
                     SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                     SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN,
                 ]
