@@ -146,7 +146,7 @@ fn open_room(database: &DatabaseName, room: &str) -> Result<Room, Failure> {
     let room_id = RoomId::parse(room).map_err(|_| Failure::NotARoomId(room.to_owned()))?;
     let log = open_log(database)?;
     let loaded = block_on(log.load_room(&room_id))?;
-    loaded.ok_or_else(|| Failure::NoSuchRoom { room_id, known: log.rooms().map(|(id, _)| id.clone()).collect() })
+    loaded.ok_or_else(|| Failure::NoSuchRoom { room_id, known: log.rooms().into_iter().map(|(id, _)| id).collect() })
 }
 
 fn event_of(room: &Room, event: &str) -> Result<EventId, Failure> {

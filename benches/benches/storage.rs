@@ -24,7 +24,7 @@ fn storage(criterion: &mut Criterion) {
     let (room_id, rules) = (&recorded.room_id, recorded.room_version.rules());
     let (_, events) = judged(&recorded, &verified(&recorded));
     let append = |store: Arc<dyn Store>, events: &[PersistEvent]| {
-        let mut log = block_on(EventLog::open(store)).expect("the log opens");
+        let log = block_on(EventLog::open(store)).expect("the log opens");
         for events in events.chunks(EVENTS_PER_COMMIT) {
             block_on(log.append(room_id, rules, events, Durability::Sync)).expect("the log takes events");
         }

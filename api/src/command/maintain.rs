@@ -22,7 +22,7 @@ pub fn rebuild(database: &DatabaseName, output: &mut Output) -> Result<ExitCode,
     let rebuilt = block_on(log.rebuild(|done, _| progress.set_position(done)));
     progress.finish_and_clear();
     rebuilt?;
-    let (entries, rooms) = (log.len(), log.rooms().count());
+    let (entries, rooms) = (log.len(), log.rooms().len());
     if output.is_json() {
         output.value(&json!({ "entries": entries, "rooms": rooms }));
     } else {
@@ -96,7 +96,7 @@ pub fn copy(from: &DatabaseName, to: &DatabaseName, output: &mut Output) -> Resu
 /// Returns for each room the fingerprint of its current state, and one over the states before all its events.
 fn fingerprints(store: &Arc<dyn Store>, output: &Output) -> Result<BTreeMap<RoomId, [Fingerprint; 2]>, Failure> {
     let log = block_on(EventLog::open(store.clone()))?;
-    let room_ids: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
+    let room_ids: Vec<RoomId> = log.rooms().into_iter().map(|(room_id, _)| room_id).collect();
     let progress = output.progress(room_ids.len() as u64, "fingerprints", "rooms");
     let mut fingerprints = BTreeMap::new();
     for room_id in room_ids {

@@ -55,8 +55,8 @@ pub fn run(
         }
     }
     check_versions(&rooms, &BTreeMap::new(), "in another file")?;
-    let mut log = block_on(EventLog::open(database.open_or_create()?))?;
-    let known = log.rooms().map(|(room_id, version)| (room_id.clone(), version)).collect();
+    let log = block_on(EventLog::open(database.open_or_create()?))?;
+    let known = log.rooms().into_iter().collect();
     check_versions(&rooms, &known, "in the database")?;
     let progress = output.progress(rooms.iter().map(|room| room.events.len() as u64).sum(), "", "events");
     let started = Instant::now();
@@ -64,7 +64,7 @@ pub fn run(
     report.print_header(options, output);
     for recorded in rooms {
         progress.set_message(report::file_name(&recorded.path));
-        let replayed = replay_room(&recorded, &mut log, options, |events| progress.inc(events));
+        let replayed = replay_room(&recorded, &log, options, |events| progress.inc(events));
         let room_report = replayed.inspect_err(|_| progress.finish_and_clear())?;
         progress.suspend(|| report.add(room_report, options, output));
     }
@@ -98,10 +98,11 @@ fn check_versions(
 /// When the log fails, or the room in it is broken. What disagrees is in the report.
 pub fn replay_room(
     recorded: &RecordedRoom,
-    log: &mut EventLog,
+    log: &EventLog,
     options: &Options,
     mut progress: impl FnMut(u64),
 ) -> Result<RoomReport, Failure> {
+    block_on(log.put_server_keys(&recorded.keys, Durability::Relaxed))?;
     let loaded = block_on(log.load_room(&recorded.room_id))?;
     let room = loaded.unwrap_or_else(|| Room::new(recorded.room_id.clone(), recorded.room_version.rules()));
     let known_before = room.events().map(|(event, _)| event.event_id.clone()).collect();
@@ -135,7 +136,7 @@ pub fn replay_room(
 /// One room on its way into the database.
 struct Replay<'a> {
     recorded: &'a RecordedRoom,
-    log: &'a mut EventLog,
+    log: &'a EventLog,
     room: Room,
     /// The events that the database had before.
     known_before: BTreeSet<EventId>,

@@ -46,6 +46,8 @@ keyspaces! {
     Extremities = 7, "extremities";
     /// What resolution reads of events, by room and number: the auth-chain index.
     EventFacts = 8, "event_facts";
+    /// Keys that servers have published, by server name and key id.
+    ServerKeys = 9, "server_keys";
 }
 
 impl Keyspace {
@@ -85,7 +87,8 @@ mod tests {
                 (5, "timelines"),
                 (6, "snapshot_nodes"),
                 (7, "extremities"),
-                (8, "event_facts")
+                (8, "event_facts"),
+                (9, "server_keys")
             ]
         );
         assert_eq!(Keyspace::from_byte(0), None);

@@ -223,7 +223,7 @@ type Judged = (Room, Vec<(EventId, String)>, EventLog);
 /// Judges the events of a room in their order, and stores them.
 fn judged(recorded: &RecordedRoom) -> Result<Judged, Failure> {
     let mut room = Room::new(recorded.room_id.clone(), recorded.room_version.rules());
-    let mut log = block_on(EventLog::open(Arc::new(MemoryStore::new())))?;
+    let log = block_on(EventLog::open(Arc::new(MemoryStore::new())))?;
     let (mut events, mut stored) = (Vec::new(), Vec::new());
     for pdu in recorded.verified() {
         if let Receipt::Judged(judged) = room.handle_pdu(&pdu)?

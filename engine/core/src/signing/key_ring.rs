@@ -60,6 +60,11 @@ impl KeyRing {
     pub fn insert(&mut self, server: ServerName, key_id: KeyId, key: PublishedKey) -> Option<PublishedKey> {
         self.keys.entry(server).or_default().insert(key_id, key)
     }
+
+    /// Returns all keys, sorted by server and key id.
+    pub fn iter(&self) -> impl Iterator<Item = (&ServerName, &KeyId, &PublishedKey)> {
+        self.keys.iter().flat_map(|(server, keys)| keys.iter().map(move |(key_id, key)| (server, key_id, key)))
+    }
 }
 
 impl KeySource for KeyRing {

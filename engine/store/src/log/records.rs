@@ -4,12 +4,14 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use ravel_core::{
     graph::EventIndex,
-    id::EventId,
+    id::{EventId, KeyId, ServerName},
     room::{Check, Outcome, PersistEvent, RecordedReason},
+    room_version::RoomVersion,
     state::{EntryRecord, Fingerprint, NodeContent, NodeIndex, NodeRecord},
 };
 
-use crate::{Keyspace, Record};
+use super::{LogError, event_facts::EventFactsRecord};
+use crate::{Batch, Keyspace, Record, StoreError, codec};
 
 /// How far the log reaches. Stored under one key, and compared by every append: of two writers one fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -47,16 +49,100 @@ impl Record for LogEntry {
     const KEYSPACE: Keyspace = Keyspace::Log;
 }
 
+impl Head {
+    /// Begins a batch that is refused unless this is the head.
+    pub(super) fn guarded_batch(&self) -> Result<Batch, StoreError> {
+        let mut batch = Batch::new();
+        match self.next_sequence {
+            0 => batch.guard_absent(Keyspace::Meta, key::HEAD),
+            _ => batch.guard_equals(Keyspace::Meta, key::HEAD, codec::encode(self)?),
+        };
+        Ok(batch)
+    }
+
+    /// Counts an entry and returns its sequence number.
+    pub(super) fn take_sequence(&mut self) -> Result<u64, LogError> {
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.checked_add(1).ok_or(LogError::Full)?;
+        Ok(sequence)
+    }
+
+    /// Counts a room that is opened with this number.
+    pub(super) fn count_room(&mut self, number: u32) -> Result<(), LogError> {
+        self.next_room = self.next_room.max(number.checked_add(1).ok_or(LogError::Full)?);
+        Ok(())
+    }
+}
+
+/// How far the projections reach; there only while they are behind the log.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct ProjectedTo {
+    /// The first entry that they lack.
+    pub(super) sequence: u64,
+}
+
+impl Record for ProjectedTo {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Meta;
+}
+
+/// A key that a server has published, by server name and key id.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct ServerKeyRecord {
+    pub(super) key: [u8; 32],
+    pub(super) valid_until_ts_ms: i64,
+    pub(super) expired_ts_ms: Option<i64>,
+}
+
+impl Record for ServerKeyRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::ServerKeys;
+}
+
 /// A room, by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct RoomRecord {
     pub(super) number: u32,
     pub(super) room_version: String,
+    /// The versions of the room's projections, in the order of [`ROOM_PROJECTIONS`].
+    projections: Vec<u8>,
 }
 
 impl Record for RoomRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::Rooms;
+}
+
+/// The versions of what is computed for each room. A version rises when a record looks different, and also when something else
+/// is computed than before.
+const ROOM_PROJECTIONS: [u8; 5] = [
+    TimelineRecord::VERSION,
+    EventRecord::VERSION,
+    EventFactsRecord::VERSION,
+    SnapshotNodeRecord::VERSION,
+    ExtremitiesRecord::VERSION,
+];
+
+impl RoomRecord {
+    pub(super) fn new(number: u32, version: RoomVersion) -> Self {
+        Self { number, room_version: version.as_str().to_owned(), projections: ROOM_PROJECTIONS.to_vec() }
+    }
+
+    /// Whether a projection is of an older version than this program computes.
+    pub(super) fn is_stale(&self) -> bool {
+        self.projections != ROOM_PROJECTIONS
+    }
+
+    /// Whether a projection is of a newer version, or there are more.
+    pub(super) fn is_newer(&self) -> bool {
+        let newer = self.projections.iter().zip(ROOM_PROJECTIONS).any(|(stored, known)| *stored > known);
+        newer || self.projections.len() > ROOM_PROJECTIONS.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_projections(self, projections: Vec<u8>) -> Self {
+        Self { projections, ..self }
+    }
 }
 
 /// What followed from an event, by room and sequence number.
@@ -227,11 +313,10 @@ impl SnapshotNodeRecord {
 
 /// The keys. Numbers are big endian, so that keys sort as numbers do.
 pub(super) mod key {
-    use super::{Bytes, EventId, EventIndex, NodeIndex};
+    use super::{Bytes, EventId, EventIndex, KeyId, NodeIndex, ServerName};
     use crate::{Keyspace, StoreError};
 
-    /// There while projections are dropped and computed again.
-    pub(in crate::log) const REBUILDING: &[u8] = b"rebuilding";
+    pub(in crate::log) const PROJECTED_TO: &[u8] = b"projected to";
 
     pub(in crate::log) const HEAD: &[u8] = b"log head";
 
@@ -266,6 +351,16 @@ pub(super) mod key {
 
     pub(in crate::log) fn event_facts(room: u32, event: EventIndex) -> Bytes {
         [room.to_be_bytes(), event.number().to_be_bytes()].concat().into()
+    }
+
+    pub(in crate::log) fn server_key(server: &ServerName, key_id: &KeyId) -> Bytes {
+        [server.as_str(), key_id.as_str()].join("\0").into()
+    }
+
+    /// Returns what the key of a server's key was made of.
+    pub(in crate::log) fn server_key_parts(key: &[u8]) -> Option<(ServerName, KeyId)> {
+        let (server, key_id) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+        Some((ServerName::parse(server).ok()?, KeyId::parse(key_id).ok()?))
     }
 
     pub(in crate::log) fn node(room: u32, node: NodeIndex) -> Bytes {

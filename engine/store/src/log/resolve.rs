@@ -8,14 +8,13 @@ use ravel_core::{
     graph::EventIndex,
     id::{EventId, RoomId},
     resolve::{Progress, StoredStates},
-    room_version::RoomVersion,
     state::NodeIndex,
 };
 
 use super::{
     EventLog, LogError,
     event_facts::EventFactsRecord,
-    records::{EventRecord, ExtremitiesRecord, RoomRecord, SnapshotNodeRecord, TimelineRecord, key},
+    records::{EventRecord, ExtremitiesRecord, SnapshotNodeRecord, TimelineRecord, key},
 };
 use crate::{GET_KEYS_MAX, Record, StoreError, codec};
 
@@ -45,18 +44,15 @@ impl EventLog {
         room_id: &RoomId,
         event_ids: &[EventId],
     ) -> Result<Option<StoredResolution>, LogError> {
-        if self.rebuilding {
-            return Err(LogError::Rebuilding);
-        }
-        let Some(RoomRecord { number, room_version }) = self.rooms.get(room_id) else { return Ok(None) };
-        let version = RoomVersion::parse(room_version).ok_or_else(|| self.bad_room(room_id))?;
-        let mut reader = Reader { log: self, room_id, room: *number, reads: 0, rounds: 0 };
+        let Some(record) = self.fresh_room(room_id).await? else { return Ok(None) };
+        let (number, version) = (record.number, self.version_of(room_id, &record)?);
+        let mut reader = Reader { log: self, room_id, room: number, reads: 0, rounds: 0 };
         let Some(roots) = reader.states_after(event_ids).await? else { return Ok(None) };
         // Without conflict nothing has to be known of the room, not even that it has a create event.
         if roots.iter().all(|root| Some(root) == roots.first()) {
             return Ok(Some(StoredResolution { edits: Vec::new(), reads: reader.reads, rounds: reader.rounds }));
         }
-        let extremities: Option<ExtremitiesRecord> = reader.one(key::room(*number)).await?;
+        let extremities: Option<ExtremitiesRecord> = reader.one(key::room(number)).await?;
         let create = extremities.and_then(|extremities| extremities.create).and_then(EventIndex::from_number);
         let create = create.ok_or_else(|| self.bad_room(room_id))?;
         let mut states = StoredStates::new(version.rules(), create, &roots);

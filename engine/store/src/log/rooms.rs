@@ -11,7 +11,7 @@ use ravel_core::{
 use super::{
     EventLog, LogError,
     records::{ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, TimelineRecord, key, outcome_from_byte},
-    restore,
+    replay::restore,
 };
 use crate::{GET_KEYS_MAX, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
 
@@ -28,25 +28,41 @@ impl EventLog {
     ///
     /// When the store fails, or what it has does not fit together.
     pub async fn load_room(&self, room_id: &RoomId) -> Result<Option<Room>, LogError> {
-        if self.rebuilding {
-            return Err(LogError::Rebuilding);
+        let Some(record) = self.fresh_room(room_id).await? else { return Ok(None) };
+        self.load(room_id, &record).await.map(Some)
+    }
+
+    /// Returns the record of a room whose projections are as this program makes them.
+    pub(super) async fn fresh_room(&self, room_id: &RoomId) -> Result<Option<RoomRecord>, LogError> {
+        let record = self.room(room_id)?;
+        if record.as_ref().is_some_and(RoomRecord::is_stale) {
+            self.refresh_room(room_id).await?;
+            return self.room(room_id);
         }
-        let Some(RoomRecord { number, room_version }) = self.rooms.get(room_id) else { return Ok(None) };
-        let version = RoomVersion::parse(room_version)
-            .ok_or_else(|| StoreError::corrupt(Keyspace::Rooms, room_id.as_str().as_bytes(), "a known room version"))?;
+        Ok(record)
+    }
+
+    pub(super) fn version_of(&self, room_id: &RoomId, record: &RoomRecord) -> Result<RoomVersion, LogError> {
+        let corrupt = || StoreError::corrupt(Keyspace::Rooms, room_id.as_str().as_bytes(), "a known room version");
+        Ok(RoomVersion::parse(&record.room_version).ok_or_else(corrupt)?)
+    }
+
+    /// Loads a room as its projections have it now.
+    pub(super) async fn load(&self, room_id: &RoomId, record: &RoomRecord) -> Result<Room, LogError> {
+        let (number, version) = (record.number, self.version_of(room_id, record)?);
         let mut room = Room::new(room_id.clone(), version.rules());
         let mut cache = NodeCache::default();
-        let timeline = Scan::new(Keyspace::Timelines, KeyRange::prefix(key::room(*number)));
+        let timeline = Scan::new(Keyspace::Timelines, KeyRange::prefix(key::room(number)));
         let mut scan = Some(timeline.items(TIMELINE_PAGE));
         let mut nodes_numbered = 0;
         while let Some(asked) = scan.take() {
             let page = self.store.scan(asked.clone()).await?;
             scan = page.next.as_ref().map(|cursor| asked.after(cursor));
             nodes_numbered =
-                self.restore_page(&mut room, *number, &mut cache, page.items).await?.unwrap_or(nodes_numbered);
+                self.restore_page(&mut room, number, &mut cache, page.items).await?.unwrap_or(nodes_numbered);
         }
-        let current_state = match self.store.get_record::<ExtremitiesRecord>(key::room(*number)).await? {
-            Some(extremities) => self.load_state(&room, *number, extremities.current_state, &mut cache).await?,
+        let current_state = match self.store.get_record::<ExtremitiesRecord>(key::room(number)).await? {
+            Some(extremities) => self.load_state(&room, number, extremities.current_state, &mut cache).await?,
             None => StateMap::new(),
         };
         // With a number that is too low, new nodes would be written over those that are there.
@@ -54,7 +70,18 @@ impl EventLog {
             return Err(LogError::BadRoom { room_id: room_id.clone() });
         }
         room.restore_current_state(current_state, nodes_numbered);
-        Ok(Some(room))
+        Ok(room)
+    }
+
+    /// Reads entries by their sequence numbers, in their order.
+    pub(super) async fn entries(&self, sequences: &[u64]) -> Result<Vec<(u64, LogEntry)>, LogError> {
+        let keys: Vec<Bytes> = sequences.iter().map(|sequence| key::sequence(*sequence)).collect();
+        let found = self.store.get_many(Keyspace::Log, &keys).await?;
+        let entries = sequences.iter().zip(&keys).zip(found).map(|((sequence, key), entry)| {
+            let entry = entry.ok_or(LogError::BadEntry { sequence: *sequence, problem: "it is missing" })?;
+            Ok((*sequence, codec::decode(key, &entry)?))
+        });
+        entries.collect()
     }
 
     /// Restores the events of a page; returns how many snapshot nodes the room had with the last of them.
@@ -70,15 +97,11 @@ impl EventLog {
         for (key, _) in &timeline {
             sequences.push(key::timeline_sequence(key)?);
         }
-        let keys: Vec<Bytes> = sequences.iter().map(|sequence| key::sequence(*sequence)).collect();
-        let entries = self.store.get_many(Keyspace::Log, &keys).await?;
-        for (((timeline_key, timeline), sequence), entry) in timeline.iter().zip(sequences).zip(entries) {
-            let bad = |problem| LogError::BadEntry { sequence, problem };
-            let entry = entry.ok_or_else(|| bad("it is missing"))?;
-            let LogEntry::Event { json, content_hash_matched, authorising_user_signed, .. } =
-                codec::decode(&key::sequence(sequence), &entry)?
-            else {
-                return Err(bad("it is not an event, and a timeline names it"));
+        let entries = self.entries(&sequences).await?;
+        for ((timeline_key, timeline), (sequence, entry)) in timeline.iter().zip(entries) {
+            let LogEntry::Event { json, content_hash_matched, authorising_user_signed, .. } = entry else {
+                let problem = "it is not an event, and a timeline names it";
+                return Err(LogError::BadEntry { sequence, problem });
             };
             let pdu = restore(room.rules(), &json, authorising_user_signed, content_hash_matched)
                 .map_err(|source| LogError::BadEvent { sequence, source })?;

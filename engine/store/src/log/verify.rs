@@ -11,10 +11,11 @@ use ravel_core::{
 };
 
 use super::{
-    EventLog, LogEntry, LogError, Replayed,
+    EventLog, LogEntry, LogError,
     event_facts::EventFactsRecord,
     records::{EventRecord, ExtremitiesRecord, Head, RoomRecord, SnapshotNodeRecord, TimelineRecord, key},
-    replay_entry,
+    replay::{Replay, Replayed},
+    server_keys,
 };
 use crate::{KeyRange, Keyspace, Record, Scan, StoreError, StoreExt, codec};
 
@@ -68,14 +69,14 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// When the store can't be read, or a rebuild was interrupted; damaged records are findings.
+    /// When the store can't be read, or the projections are behind the log; damaged records are findings.
     pub async fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Verification, LogError> {
-        if self.is_being_rebuilt().await? {
-            return Err(LogError::Rebuilding);
+        if self.projected_to().await?.is_some() {
+            return Err(LogError::Lagging);
         }
         let mut findings = Vec::new();
         let mut expected = Expected::new();
-        let mut open: BTreeMap<u32, Room> = BTreeMap::new();
+        let mut replay = Replay::default();
         let mut broken: BTreeSet<u32> = BTreeSet::new();
         let (mut next, mut entries) = (0, 0);
         let mut scan = Some(Scan::new(Keyspace::Log, KeyRange::all()));
@@ -91,9 +92,9 @@ impl EventLog {
                 entries += 1;
                 progress(next, self.len());
                 let Some(entry) = damaged(codec::decode(&key, &value), &mut findings)? else { continue };
-                match replay_entry(&mut open, sequence, &entry) {
+                match replay.take(sequence, &entry) {
                     Ok(replayed) => {
-                        self.compare(&open, sequence, &replayed, &mut expected, &mut findings).await?;
+                        self.compare(&replay, sequence, &replayed, &mut expected, &mut findings).await?;
                     }
                     Err(error) => {
                         // What follows in a room that lost an event can't be judged: one finding says so.
@@ -109,15 +110,16 @@ impl EventLog {
             }
         }
         self.compare_head(next, &mut findings).await?;
-        for (number, room) in &open {
-            if !broken.contains(number) {
-                self.compare_extremities(*number, room, &mut expected, &mut findings).await?;
+        self.check_server_keys(&mut findings).await?;
+        for (number, room) in replay.rooms() {
+            if !broken.contains(&number) {
+                self.compare_extremities(number, room, &mut expected, &mut findings).await?;
             }
         }
         if findings.is_empty() {
             self.find_surplus(&expected, &mut findings).await?;
         }
-        Ok(Verification { entries, rooms: open.len(), findings })
+        Ok(Verification { entries, rooms: replay.rooms().count(), findings })
     }
 
     async fn compare_head(&self, entries: u64, findings: &mut Vec<Finding>) -> Result<(), LogError> {
@@ -131,10 +133,17 @@ impl EventLog {
         Ok(())
     }
 
+    async fn check_server_keys(&self, findings: &mut Vec<Finding>) -> Result<(), LogError> {
+        for (key, value) in self.store.scan_all(Scan::new(Keyspace::ServerKeys, KeyRange::all())).await? {
+            damaged(server_keys::decode(&key, &value), findings)?;
+        }
+        Ok(())
+    }
+
     /// Compares the records that belong to one entry of the log.
     async fn compare(
         &self,
-        open: &BTreeMap<u32, Room>,
+        replay: &Replay,
         sequence: u64,
         replayed: &Replayed,
         expected: &mut Expected,
@@ -152,7 +161,7 @@ impl EventLog {
             }
             Replayed::Event { room, persist } => (*room, persist),
         };
-        let Some(room) = open.get(&number) else { return Ok(()) };
+        let Some(room) = replay.room(number) else { return Ok(()) };
         let event_id = &persist.event.event_id;
         let find =
             |what| Finding::Projection { room_id: room.room_id().clone(), event_id: Some(event_id.clone()), what };

@@ -26,7 +26,7 @@ fn forked_room(members: u32, power_changes: u32) -> (MemoryStore, TestRoom, [Eve
     right =
         room.event("@m7:b", "m.room.member", Some("@m7:b"), r#"{"membership":"join","displayname":"x"}"#, &[&right]);
     let store = MemoryStore::new();
-    room.append_to(&mut open(&store)).unwrap();
+    room.append_to(&open(&store)).unwrap();
     (store, room, [left, right])
 }
 

@@ -1,0 +1,228 @@
+//! Judging the entries of the log once more, and computing the projections from them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ravel_core::{
+    id::RoomId,
+    pdu::{PduError, VerifiedPdu},
+    room::{Effect, PersistEvent, Receipt, Room},
+    room_version::{RoomVersion, RoomVersionRules},
+};
+
+use super::{
+    BATCH_BYTES, EventLog, Known, LogError, PROJECTIONS, Pages,
+    append::Projected,
+    commit,
+    records::{LogEntry, ProjectedTo, RoomRecord, key},
+};
+use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
+
+/// Rooms are put aside, to be loaded again when they are needed, once those in memory have more events than this.
+const EVENTS_MAX: usize = 500_000;
+
+impl EventLog {
+    /// Drops every projection and computes it again from the log. Calls `progress` with the entries done and all entries.
+    ///
+    /// Signatures were verified on receipt and are not verified again; every event id is computed again. The log is read once
+    /// before anything is dropped, and a head that is damaged is made anew from it. Killed in between, it goes on when the log is
+    /// opened again, and can be run again.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or the log has an entry that is not usable: then nothing is dropped, unless an event turns out to be
+    /// another than the one that was judged.
+    pub async fn rebuild(&mut self, progress: impl FnMut(u64, u64)) -> Result<(), LogError> {
+        let head = self.check_entries().await?;
+        let mut batch = Batch::new();
+        for keyspace in PROJECTIONS {
+            batch.delete_range(keyspace, KeyRange::all());
+        }
+        batch.put_record(key::HEAD, &head)?.put_record(key::PROJECTED_TO, &ProjectedTo { sequence: 0 })?;
+        commit(&self.store, batch).await?;
+        *self.known() = Known { is_lagging: true, ..Known::at(head) };
+        self.catch_up(progress).await
+    }
+
+    /// Computes the projections of the entries that they are behind. Calls `progress` with the entries done and all entries.
+    ///
+    /// Each batch has the projections of some entries and how far they reach; so whenever it is killed, it goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or the log has an entry that is not usable.
+    pub(super) async fn catch_up(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), LogError> {
+        let Some(from) = self.projected_to().await? else { return Ok(()) };
+        let total = self.len();
+        let mut replay = Replay::of(self);
+        let mut batch = Batch::new();
+        let mut pages = Pages::from(from);
+        while let Some(entries) = pages.next(self).await? {
+            for (sequence, entry) in entries {
+                if let Some(room_id) = replay.room_to_load(&entry) {
+                    // What is read has to hold all that comes before this entry.
+                    self.commit_projected(&mut batch, sequence).await?;
+                    replay.load(self, &room_id).await?;
+                }
+                replay.take(sequence, &entry)?.project(self, &mut batch, sequence)?;
+                progress(sequence.saturating_add(1), total);
+                if batch.size_bytes() >= BATCH_BYTES {
+                    self.commit_projected(&mut batch, sequence.saturating_add(1)).await?;
+                }
+            }
+        }
+        // Durable together with all that was written before it.
+        batch.delete(Keyspace::Meta, key::PROJECTED_TO).durability(Durability::Sync);
+        commit(&self.store, batch).await?;
+        self.known().is_lagging = false;
+        Ok(())
+    }
+
+    async fn commit_projected(&self, batch: &mut Batch, sequence: u64) -> Result<(), LogError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        batch.put_record(key::PROJECTED_TO, &ProjectedTo { sequence })?.durability(Durability::Relaxed);
+        commit(&self.store, std::mem::take(batch)).await
+    }
+
+    /// Returns the first entry that the projections lack, `None` if they are those of the whole log.
+    pub(super) async fn projected_to(&self) -> Result<Option<u64>, LogError> {
+        let record: Option<ProjectedTo> = self.store.get_record(key::PROJECTED_TO).await?;
+        Ok(record.map(|record| record.sequence))
+    }
+}
+
+/// Rooms on the way from entry to entry.
+#[derive(Default)]
+pub(super) struct Replay {
+    rooms: BTreeMap<u32, OpenRoom>,
+    /// Rooms that are in the projections, by number.
+    stored: HashMap<u32, RoomId>,
+    /// Counts entries, to find the room that was not used for longest.
+    now: u64,
+    /// Events of all open rooms.
+    events: usize,
+}
+
+struct OpenRoom {
+    room: Room,
+    used: u64,
+}
+
+/// What an entry of the log is once replayed.
+pub(super) enum Replayed {
+    Room { room_id: RoomId, record: RoomRecord },
+    Event { room: u32, persist: Box<PersistEvent> },
+}
+
+impl Replay {
+    /// Begins where the projections of a log are.
+    pub(super) fn of(log: &EventLog) -> Self {
+        let known = log.known();
+        let stored = known.rooms.iter().map(|(room_id, record)| (record.number, room_id.clone()));
+        Self { stored: stored.collect(), ..Self::default() }
+    }
+
+    /// Opens a room without events.
+    pub(super) fn open(&mut self, number: u32, room_id: RoomId, version: RoomVersion) {
+        let room = Room::new(room_id.clone(), version.rules());
+        self.stored.insert(number, room_id);
+        self.rooms.insert(number, OpenRoom { room, used: self.now });
+    }
+
+    /// Returns the room that has to be loaded before this entry is taken.
+    pub(super) fn room_to_load(&self, entry: &LogEntry) -> Option<RoomId> {
+        let LogEntry::Event { room, .. } = entry else { return None };
+        if self.rooms.contains_key(room) { None } else { self.stored.get(room).cloned() }
+    }
+
+    /// Loads a room from the projections, and forgets others that were not used for long if there is too much.
+    pub(super) async fn load(&mut self, log: &EventLog, room_id: &RoomId) -> Result<(), LogError> {
+        let record = log.known().rooms.get(room_id).cloned();
+        let Some(record) = record else { return Ok(()) };
+        while self.events > EVENTS_MAX
+            && let Some(oldest) = self.rooms.iter().min_by_key(|(_, open)| open.used).map(|(number, _)| *number)
+        {
+            let forgotten = self.rooms.remove(&oldest).map_or(0, |open| open.room.len());
+            self.events = self.events.saturating_sub(forgotten);
+        }
+        let room = log.load(room_id, &record).await?;
+        self.events = self.events.saturating_add(room.len());
+        self.rooms.insert(record.number, OpenRoom { room, used: self.now });
+        Ok(())
+    }
+
+    /// Returns a room that is open.
+    pub(super) fn room(&self, number: u32) -> Option<&Room> {
+        self.rooms.get(&number).map(|open| &open.room)
+    }
+
+    /// Returns all rooms that are open, by number.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (u32, &Room)> {
+        self.rooms.iter().map(|(number, open)| (*number, &open.room))
+    }
+
+    /// Judges the event of an entry once more, in the rooms as the entries before it left them.
+    pub(super) fn take(&mut self, sequence: u64, entry: &LogEntry) -> Result<Replayed, LogError> {
+        let bad = |problem| LogError::BadEntry { sequence, problem };
+        self.now += 1;
+        match entry {
+            LogEntry::RoomOpened { room: number, room_id, room_version } => {
+                let room_id = RoomId::parse(room_id).map_err(|_| bad("it opens a room with an invalid id"))?;
+                let version =
+                    RoomVersion::parse(room_version).ok_or_else(|| bad("it is of an unknown room version"))?;
+                if self.stored.contains_key(number) {
+                    return Err(bad("it opens a room a second time"));
+                }
+                self.open(*number, room_id.clone(), version);
+                Ok(Replayed::Room { room_id, record: RoomRecord::new(*number, version) })
+            }
+            LogEntry::Event { room: number, event_id, json, content_hash_matched, authorising_user_signed } => {
+                let open = self.rooms.get_mut(number).ok_or_else(|| bad("its room was not opened"))?;
+                open.used = self.now;
+                let pdu = restore(open.room.rules(), json, *authorising_user_signed, *content_hash_matched)
+                    .map_err(|source| LogError::BadEvent { sequence, source })?;
+                if pdu.event().event_id.as_str() != event_id {
+                    return Err(bad("its event has another id"));
+                }
+                match open.room.handle_pdu(&pdu)? {
+                    Receipt::Judged(judged) => {
+                        let persist = judged.effects.into_iter().find_map(|effect| match effect {
+                            Effect::Persist(persist) => Some(persist),
+                            Effect::Publish(_) => None,
+                        });
+                        self.events += 1;
+                        let persist = persist.ok_or_else(|| bad("its event is not to be stored"))?;
+                        Ok(Replayed::Event { room: *number, persist })
+                    }
+                    Receipt::AlreadyKnown(_) => Err(bad("its event is there twice")),
+                    Receipt::NeedEvents(_) => Err(bad("its event comes before its parents")),
+                    Receipt::OtherRoom(_) => Err(bad("its event is of another room")),
+                }
+            }
+        }
+    }
+}
+
+impl Replayed {
+    /// Adds the projections of the entry to a batch.
+    pub(super) fn project(self, log: &EventLog, batch: &mut Batch, sequence: u64) -> Result<(), LogError> {
+        match self {
+            Self::Room { room_id, record } => {
+                batch.put_record(room_id.as_str().to_owned(), &record)?;
+                log.known().rooms.insert(room_id, record);
+                Ok(())
+            }
+            Self::Event { room, persist } => Projected::of(room, &persist)?.put(batch, room, sequence),
+        }
+    }
+}
+
+pub(super) fn restore(
+    rules: &RoomVersionRules,
+    json: &[u8],
+    authorising_user_signed: Option<bool>,
+    content_hash_matched: bool,
+) -> Result<VerifiedPdu, PduError> {
+    VerifiedPdu::restore(json, rules, authorising_user_signed, content_hash_matched)
+}
