@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use ravel_store::{Durability, ForeignReason, KeyRange, MemoryStore, StoreExt, block_on, conformance::StoreBuilder};
+use ravel_store::{Durability, ForeignReason, KeyRange, StoreExt, block_on, conformance::StoreBuilder};
 
 use self::cluster::Cluster;
 use super::*;
@@ -8,48 +8,37 @@ use super::*;
 mod cluster;
 mod failures;
 mod proxy;
+mod shared;
 
 struct PostgresBuilder;
 
-/// A schema of the shared server; a store in memory where PostgreSQL is absent and that is wanted.
-enum Place {
-    Schema(Arc<Cluster>, String),
-    Absent(MemoryStore),
-}
+/// A schema of the shared server, by its connection string.
+struct Place(Arc<Cluster>, String);
 
 impl StoreBuilder for PostgresBuilder {
-    type Store = Arc<dyn Store>;
+    type Store = PostgresStore;
     type Place = Place;
 
     fn place() -> Place {
-        match Cluster::shared() {
-            Some(cluster) => {
-                let url = cluster.new_place();
-                Place::Schema(cluster, url)
-            }
-            None => Place::Absent(MemoryStore::new()),
-        }
+        let cluster = shared::cluster();
+        let url = cluster.new_place();
+        Place(cluster, url)
     }
 
-    fn open(place: &Place) -> Result<Arc<dyn Store>, StoreError> {
-        match place {
-            Place::Schema(_, url) => Ok(Arc::new(PostgresStore::open(url, &PostgresOptions::default())?)),
-            Place::Absent(memory) => Ok(Arc::new(memory.clone())),
-        }
+    fn open(Place(_, url): &Place) -> Result<PostgresStore, StoreError> {
+        PostgresStore::open(url, &PostgresOptions::default())
     }
 
-    fn is_on_disk(place: &Place) -> bool {
-        matches!(place, Place::Schema(..))
+    fn is_on_disk(_: &Place) -> bool {
+        true
     }
 }
 
 ravel_store::conformance_tests!(PostgresBuilder);
 
-/// What only PostgreSQL can show runs with a schema of the shared server, or not at all where that is wanted.
 fn with_schema(test: impl FnOnce(&Cluster, &str)) {
-    if let Place::Schema(cluster, url) = PostgresBuilder::place() {
-        test(&cluster, &url);
-    }
+    let Place(cluster, url) = PostgresBuilder::place();
+    test(&cluster, &url);
 }
 
 fn open(url: &str) -> PostgresStore {

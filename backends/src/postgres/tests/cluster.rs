@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the tests' own: a cluster in a temporary folder, on a free port, gone with the last test that uses it.
+//! A PostgreSQL server of the tests' own: a cluster in a temporary folder, on a free port.
 
 use std::{
     env, fs,
@@ -8,23 +8,19 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU16, AtomicU32, Ordering},
-    },
+    process::{self, Command, Output, Stdio},
+    sync::atomic::{AtomicU16, AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
 
-/// Set to `absent` where tests of PostgreSQL are to be left out because there is none.
-pub(super) const WANTED: &str = "RAVEL_TEST_POSTGRES";
-
 /// A running server.
 pub(super) struct Cluster {
-    folder: TempDir,
+    folder: PathBuf,
+    /// The folder again, if the server ends with this value.
+    owned: Option<TempDir>,
     programs: PathBuf,
     port: u16,
     /// Whom the server runs as, `None` for whoever runs the tests.
@@ -33,48 +29,51 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Returns the server all tests of this process share; `None` only if that is wanted by the environment.
-    pub(super) fn shared() -> Option<Arc<Self>> {
-        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cluster) = shared.upgrade() {
-            return Some(cluster);
-        }
-        let cluster = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&cluster);
-        Some(cluster)
+    /// Starts a server that ends with the returned value.
+    pub(super) fn start() -> Self {
+        let folder = tempfile::tempdir_in(roomy_folder()).unwrap();
+        let mut cluster = Self::in_folder(folder.path(), free_port());
+        cluster.owned = Some(folder);
+        cluster.make();
+        cluster
     }
 
-    /// Starts a server of its own; `None` only if that is wanted by the environment.
-    pub(super) fn start() -> Option<Self> {
-        let Some(programs) = programs() else {
-            assert!(
-                env::var(WANTED).is_ok_and(|wanted| wanted == "absent"),
-                "PostgreSQL is not installed (.ci/setup does that); to leave its tests out, set {WANTED}=absent"
-            );
-            eprintln!("NOT TESTED: there is no PostgreSQL here, and {WANTED}=absent says that this is wanted");
-            return None;
-        };
-        let folder = tempfile::tempdir().unwrap();
+    /// Returns the server in a folder, which need not be there or run yet, and which is left running.
+    pub(super) fn in_folder(folder: &Path, port: u16) -> Self {
         // The server refuses to run as root; Debian's package makes a user for it.
         let user = (id(&["-u"]) == Some(0)).then(|| {
             let user = id(&["-u", "postgres"]).expect("tests that run as root need the user postgres");
             let group = id(&["-g", "postgres"]).expect("the group of the user postgres");
-            chown(folder.path(), Some(user), Some(group)).unwrap();
             (user, group)
         });
-        let port = free_port();
-        let cluster = Self { folder, programs, port, user, places: AtomicU32::new(0) };
-        let data = cluster.data();
-        cluster.run("initdb", &["-D", &data, "-A", "trust", "-U", "ravel", "-E", "UTF8", "--no-locale", "--no-sync"]);
-        let settings = format!(
-            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 300\n\
-             shared_buffers = 32MB\n"
-        );
-        let file = cluster.folder.path().join("data/postgresql.conf");
-        fs::write(&file, fs::read_to_string(&file).unwrap() + &settings).unwrap();
-        cluster.pg_ctl("start");
-        Some(cluster)
+        let programs = programs().expect("PostgreSQL is not installed; .ci/setup does that");
+        Self { folder: folder.to_owned(), owned: None, programs, port, user, places: AtomicU32::new(0) }
+    }
+
+    /// Makes an empty cluster and starts the server.
+    pub(super) fn make(&self) {
+        self.give(&self.folder);
+        let data = self.data();
+        self.run("initdb", &["-D", &data, "-A", "trust", "-U", "ravel", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        self.configure(&format!(
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 300\n\
+             shared_buffers = 32MB\n",
+            self.port
+        ));
+        self.pg_ctl("start");
+    }
+
+    /// Adds lines to the configuration file.
+    fn configure(&self, settings: &str) {
+        let file = self.folder.join("data/postgresql.conf");
+        fs::write(&file, fs::read_to_string(&file).unwrap() + settings).unwrap();
+    }
+
+    /// Gives a file to the user the server runs as.
+    fn give(&self, file: &Path) {
+        if let Some((user, group)) = self.user {
+            chown(file, Some(user), Some(group)).unwrap();
+        }
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -83,7 +82,8 @@ impl Cluster {
 
     /// Makes an empty schema and returns the connection string that leads to it.
     pub(super) fn new_place(&self) -> String {
-        let name = format!("place{}", self.places.fetch_add(1, Ordering::Relaxed));
+        let age = UNIX_EPOCH.elapsed().unwrap().as_nanos();
+        let name = format!("place_{age}_{}_{}", process::id(), self.places.fetch_add(1, Ordering::Relaxed));
         self.sql("", &format!("CREATE SCHEMA {name}"));
         self.url(&name)
     }
@@ -101,7 +101,7 @@ impl Cluster {
 
     /// Restarts the server with TLS and a certificate for `localhost`, and returns where that is.
     pub(super) fn use_tls(&self) -> PathBuf {
-        let file = |name: &str| self.folder.path().join("data").join(name);
+        let file = |name: &str| self.folder.join("data").join(name);
         let mut openssl = Command::new("openssl");
         openssl.args([
             "req",
@@ -118,9 +118,7 @@ impl Cluster {
         openssl.arg("-keyout").arg(file("server.key")).arg("-out").arg(file("server.crt"));
         let made = openssl.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        if let Some((user, group)) = self.user {
-            chown(file("server.key"), Some(user), Some(group)).unwrap();
-        }
+        self.give(&file("server.key"));
         fs::set_permissions(file("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
         self.sql("", "ALTER SYSTEM SET ssl = on");
         self.restart();
@@ -142,7 +140,7 @@ impl Cluster {
 
     /// Kills every process of the server with SIGKILL.
     pub(super) fn kill(&self) {
-        let pid_file = self.folder.path().join("data/postmaster.pid");
+        let pid_file = self.folder.join("data/postmaster.pid");
         let postmaster = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
         let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
         let pids: Vec<_> = [postmaster.as_str()].into_iter().chain(children.split_whitespace()).collect();
@@ -160,11 +158,11 @@ impl Cluster {
     }
 
     fn data(&self) -> String {
-        self.folder.path().join("data").display().to_string()
+        self.folder.join("data").display().to_string()
     }
 
     fn pg_ctl(&self, what: &str) {
-        let log = self.folder.path().join("log").display().to_string();
+        let log = self.folder.join("log").display().to_string();
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-m", "fast", "-s", "-w", what]);
     }
 
@@ -174,7 +172,7 @@ impl Cluster {
         let output = if program == "pg_ctl" {
             // The server would keep a pipe open for as long as it runs.
             let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-            let log = fs::read(self.folder.path().join("log")).unwrap_or_default();
+            let log = fs::read(self.folder.join("log")).unwrap_or_default();
             Output { status, stdout: Vec::new(), stderr: log }
         } else {
             command.args(arguments).output().unwrap()
@@ -185,7 +183,7 @@ impl Cluster {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command.current_dir("/").env("HOME", self.folder.path()).stdin(Stdio::null());
+        command.current_dir("/").env("HOME", &self.folder).stdin(Stdio::null());
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
@@ -195,6 +193,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if self.owned.is_none() {
+            return;
+        }
         let mut command = self.command("pg_ctl");
         command.args(["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]);
         // It may be down already.
@@ -216,15 +217,28 @@ fn programs() -> Option<PathBuf> {
 
 /// Returns a port nobody uses, below those that the system gives to outgoing connections: a server that is restarted must not
 /// find its port taken by one of them.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let of_process = (std::process::id() % 1_000) as u16 * 12;
+    let of_process = (process::id() % 1_000) as u16 * 12;
     loop {
         let port = 20_000 + (of_process + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
+}
+
+/// Returns a folder in memory if there is room, else that for temporary files.
+///
+/// The servers sync as ever. What a killed process leaves is the same on a disk and in memory, as the kernel goes on.
+pub(super) fn roomy_folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let asked = Command::new("df").args(["-Pk", "/dev/shm"]).output();
+    let available_kib = asked.ok().and_then(|output| {
+        let answer = String::from_utf8(output.stdout).ok()?;
+        answer.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()
+    });
+    if available_kib.is_some_and(|kib| kib > 2 * 1024 * 1024) { memory.to_owned() } else { env::temp_dir() }
 }
 
 fn id(arguments: &[&str]) -> Option<u32> {

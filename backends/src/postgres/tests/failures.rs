@@ -14,10 +14,9 @@ use super::{
 
 /// A server that the test may stop and kill.
 fn with_server(test: impl FnOnce(&Cluster, &str)) {
-    if let Some(cluster) = Cluster::start() {
-        let url = cluster.new_place();
-        test(&cluster, &url);
-    }
+    let cluster = Cluster::start();
+    let url = cluster.new_place();
+    test(&cluster, &url);
 }
 
 fn impatient() -> PostgresOptions {
