@@ -16,6 +16,8 @@ use bytes::Bytes;
 use ravel_store::{Batch, Committed, Durability, Keyspace, Operation, StoreError, watch::Watchers};
 use tokio::sync::oneshot;
 
+use crate::queue_bound::{QueueBound, QueuePlace};
+
 /// What the thread needs of an engine.
 pub(crate) trait Writer: Send + 'static {
     /// Looks up a key, with all earlier writes in it.
@@ -35,23 +37,31 @@ pub(crate) trait Writer: Send + 'static {
 #[derive(Debug)]
 pub(crate) struct Committer {
     queue: Option<Sender<Request>>,
+    bound: QueueBound,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
-    pub(crate) fn start(name: &str, writer: impl Writer, watchers: Arc<Watchers>) -> Result<Self, StoreError> {
+    /// Starts the thread; `queue_bytes` is how much may wait for it.
+    pub(crate) fn start(
+        name: &str,
+        writer: impl Writer,
+        watchers: Arc<Watchers>,
+        queue_bytes: usize,
+    ) -> Result<Self, StoreError> {
         let (queue, requests) = channel();
         let thread = thread::Builder::new()
             .name(format!("{name} commit"))
             .spawn(move || Loop { writer, watchers, halted: false }.run(&requests))
             .map_err(|error| StoreError::from_io(Operation::Open, error))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), bound: QueueBound::new(queue_bytes), thread: Some(thread) })
     }
 
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Committed, StoreError> {
         batch.check_bounds()?;
+        let place = self.bound.enter(&batch).await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Commit(batch, reply))?;
+        self.send(Request::Commit(batch, place, reply))?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -78,21 +88,21 @@ impl Drop for Committer {
 
 #[derive(Debug)]
 enum Request {
-    Commit(Batch, oneshot::Sender<Result<Committed, StoreError>>),
+    Commit(Batch, QueuePlace, oneshot::Sender<Result<Committed, StoreError>>),
     Flush(oneshot::Sender<Result<(), StoreError>>),
 }
 
 impl Request {
     fn size_bytes(&self) -> usize {
         match self {
-            Self::Commit(batch, _) => batch.size_bytes(),
+            Self::Commit(batch, ..) => batch.size_bytes(),
             Self::Flush(_) => 0,
         }
     }
 
     fn wants_sync(&self) -> bool {
         match self {
-            Self::Commit(batch, _) => batch.wanted_durability() == Durability::Sync,
+            Self::Commit(batch, ..) => batch.wanted_durability() == Durability::Sync,
             Self::Flush(_) => true,
         }
     }
@@ -125,7 +135,7 @@ impl<W: Writer> Loop<W> {
             .into_iter()
             .map(|request| {
                 let outcome = match &request {
-                    Request::Commit(batch, _) => self.write(batch),
+                    Request::Commit(batch, ..) => self.write(batch),
                     Request::Flush(_) => Ok(Committed::Written),
                 };
                 (request, outcome)
@@ -135,10 +145,11 @@ impl<W: Writer> Loop<W> {
         for (request, outcome) in outcomes {
             let outcome = outcome.and_then(|committed| synced.clone().map(|()| committed));
             match request {
-                Request::Commit(batch, reply) => {
+                Request::Commit(batch, place, reply) => {
                     if outcome.as_ref().is_ok_and(Committed::is_written) {
                         self.watchers.notify(&batch);
                     }
+                    drop((batch, place));
                     // Who dropped the future does not want to know.
                     let _ = reply.send(outcome);
                 }
@@ -205,7 +216,9 @@ const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 mod tests {
     use std::{
         collections::BTreeMap,
+        pin::Pin,
         sync::{Mutex, mpsc},
+        task::Poll,
     };
 
     use ravel_store::{Op, block_on};
@@ -258,10 +271,14 @@ mod tests {
     }
 
     fn setup() -> Setup {
+        setup_with_queue(usize::MAX)
+    }
+
+    fn setup_with_queue(queue_bytes: usize) -> Setup {
         let (permit, syncs) = mpsc::channel();
         let (started_sender, started) = mpsc::channel();
         let scripted = Scripted { map: Arc::default(), syncs, started: started_sender };
-        Setup { committer: Committer::start("test", scripted, Arc::default()).unwrap(), permit, started }
+        Setup { committer: Committer::start("test", scripted, Arc::default(), queue_bytes).unwrap(), permit, started }
     }
 
     fn put(key: &'static str) -> Batch {
@@ -291,6 +308,67 @@ mod tests {
         });
         drop(committer);
         assert!(started.try_recv().is_err(), "no third sync");
+    }
+
+    fn large(key: &'static str) -> Batch {
+        let mut batch = Batch::new();
+        batch.put(Keyspace::Meta, key, vec![0; 1000]);
+        batch
+    }
+
+    fn poll<T>(future: &mut Pin<Box<impl Future<Output = T>>>) -> Poll<T> {
+        future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+
+    #[test]
+    fn a_commit_waits_while_the_queue_is_full() {
+        // Room for two of them.
+        let Setup { committer, permit, started } = setup_with_queue(2500);
+        let commit = |key| Box::pin(committer.commit(large(key)));
+        let (mut first, mut second, mut third, mut dropped, mut fourth) =
+            (commit("1"), commit("2"), commit("3"), commit("dropped"), commit("4"));
+        assert!(poll(&mut first).is_pending());
+        assert_eq!(started.recv().unwrap(), 1);
+        // The engine is busy with the first one, whose bytes are still held.
+        for waiting in [&mut second, &mut third, &mut dropped, &mut fourth] {
+            assert!(poll(waiting).is_pending());
+        }
+        // A small one would fit, but does not pass those that came before it.
+        let mut small = Box::pin(committer.commit(put("5")));
+        assert!(poll(&mut small).is_pending());
+        drop(dropped);
+        permit.send(true).unwrap();
+        assert_eq!(started.recv().unwrap(), 2, "the third was let in only after the first was done");
+        assert!(block_on(first).unwrap().is_written());
+        for sync in [true; 4] {
+            permit.send(sync).unwrap();
+        }
+        // Each is written though nobody polls those behind it meanwhile.
+        for future in [second, third, fourth] {
+            assert!(block_on(future).unwrap().is_written());
+        }
+        assert!(block_on(small).unwrap().is_written());
+        drop(committer);
+        assert_eq!(started.iter().max(), Some(5), "the one that was dropped while it waited is not written");
+    }
+
+    #[test]
+    fn a_batch_over_the_bound_is_let_in_alone() {
+        let Setup { committer, permit, started } = setup_with_queue(500);
+        let mut small = Box::pin(committer.commit(put("small")));
+        let mut over = Box::pin(committer.commit(large("over")));
+        let mut other = Box::pin(committer.commit(put("other")));
+        assert!(poll(&mut small).is_pending());
+        assert_eq!(started.recv().unwrap(), 1);
+        assert!(poll(&mut over).is_pending() && poll(&mut other).is_pending());
+        permit.send(true).unwrap();
+        assert!(block_on(small).unwrap().is_written());
+        assert!(poll(&mut over).is_pending() && poll(&mut other).is_pending());
+        assert_eq!(started.recv().unwrap(), 2);
+        permit.send(true).unwrap();
+        assert!(block_on(over).unwrap().is_written());
+        permit.send(true).unwrap();
+        assert!(block_on(other).unwrap().is_written());
     }
 
     #[test]

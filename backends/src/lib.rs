@@ -14,6 +14,8 @@ mod committer;
 mod crash_tests;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "rocksdb", feature = "sled", feature = "postgres"))]
+mod queue_bound;
 #[cfg(feature = "rocksdb")]
 mod readers;
 #[cfg(feature = "rocksdb")]
@@ -25,6 +27,8 @@ mod synced;
 
 #[cfg(feature = "postgres")]
 pub use crate::postgres::{Access, PostgresOptions, PostgresStore};
+#[cfg(any(feature = "rocksdb", feature = "sled", feature = "postgres"))]
+pub use crate::queue_bound::COMMIT_QUEUE_BYTES;
 #[cfg(feature = "rocksdb")]
 pub use crate::rocksdb::{RocksDbOptions, RocksDbStore};
 #[cfg(feature = "sled")]

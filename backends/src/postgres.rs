@@ -31,6 +31,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::queue_bound::{COMMIT_QUEUE_BYTES, QueueBound};
+
 use self::{
     listener::Listener,
     reader::Readers,
@@ -68,12 +70,19 @@ pub struct PostgresOptions {
     pub read_connections: usize,
     /// How long what is under way waits for a lost connection to be made again.
     pub patience: Duration,
+    /// Bytes of batches that may wait to be committed, see "Back-pressure" of [`Store`].
+    pub commit_queue_bytes: usize,
 }
 
 impl Default for PostgresOptions {
-    /// For writing, 4 connections for reading, 30 seconds.
+    /// For writing, 4 connections for reading, 30 seconds, 64 MiB.
     fn default() -> Self {
-        Self { access: Access::Write, read_connections: 4, patience: Duration::from_secs(30) }
+        Self {
+            access: Access::Write,
+            read_connections: 4,
+            patience: Duration::from_secs(30),
+            commit_queue_bytes: COMMIT_QUEUE_BYTES,
+        }
     }
 }
 
@@ -81,6 +90,7 @@ impl Default for PostgresOptions {
 pub struct PostgresStore {
     /// `None` while it is dropped.
     requests: Option<UnboundedSender<Request>>,
+    bound: QueueBound,
     thread: Option<JoinHandle<()>>,
     runtime: Handle,
     readers: Arc<Readers>,
@@ -98,6 +108,7 @@ impl PostgresStore {
     /// `Foreign`, `NewerFormat`, and then nothing was touched; `Io`, also for a server that runs without `fsync`.
     pub fn open(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         let server = Arc::new(Server::new(url, options.patience)?);
+        let bound = QueueBound::new(options.commit_queue_bytes);
         let watchers = Arc::new(Watchers::default());
         let (requests, asked) = unbounded_channel();
         let (opened_sender, opened) = mpsc::channel();
@@ -125,7 +136,7 @@ impl PostgresStore {
             })
             .map_err(|error| StoreError::from_io(Operation::Open, error))?;
         let Opened { runtime, readers, layout } = opened.recv().map_err(|_| StoreError::Closed)??;
-        Ok(Self { requests: Some(requests), thread: Some(thread), runtime, readers, watchers, layout })
+        Ok(Self { requests: Some(requests), bound, thread: Some(thread), runtime, readers, watchers, layout })
     }
 
     async fn ask<T>(
@@ -151,7 +162,8 @@ impl Store for PostgresStore {
     fn commit(&self, batch: Batch) -> StoreFuture<'_, Committed> {
         Box::pin(async move {
             batch.check_bounds()?;
-            self.ask(|reply| Request::Commit(batch, reply)).await
+            let place = self.bound.enter(&batch).await?;
+            self.ask(|reply| Request::Commit(batch, place, reply)).await
         })
     }
 
@@ -238,7 +250,7 @@ async fn refuse(mut requests: UnboundedReceiver<Request>) {
     while let Some(request) = requests.recv().await {
         // Who dropped the future does not want to know.
         match request {
-            Request::Commit(_, reply) => drop(reply.send(Err(StoreError::ReadOnly))),
+            Request::Commit(.., reply) => drop(reply.send(Err(StoreError::ReadOnly))),
             Request::Flush(reply) => drop(reply.send(Ok(()))),
         }
     }

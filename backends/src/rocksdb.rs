@@ -20,6 +20,7 @@ use rocksdb::{
 
 use crate::{
     committer::{Committer, Writer},
+    queue_bound::COMMIT_QUEUE_BYTES,
     readers::Readers,
     synced::{LostCommits, SyncedMark, check_recovered},
 };
@@ -40,6 +41,8 @@ pub struct RocksDbOptions {
     pub reader_threads: usize,
     /// What to do when acknowledged commits are gone, as the write-ahead log is damaged.
     pub lost_commits: LostCommits,
+    /// Bytes of batches that may wait to be committed, see "Back-pressure" of [`Store`]; 64 MiB by default.
+    pub commit_queue_bytes: usize,
 }
 
 impl Default for RocksDbOptions {
@@ -50,6 +53,7 @@ impl Default for RocksDbOptions {
             open_files_max: 512,
             reader_threads: thread::available_parallelism().map_or(2, usize::from).min(4),
             lost_commits: LostCommits::default(),
+            commit_queue_bytes: COMMIT_QUEUE_BYTES,
         }
     }
 }
@@ -79,7 +83,8 @@ impl RocksDbStore {
         }
         sync_directory(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
         let watchers = Arc::new(Watchers::default());
-        let committer = Committer::start(ENGINE, RocksDbWriter { db: Arc::clone(&db), mark }, Arc::clone(&watchers))?;
+        let writer = RocksDbWriter { db: Arc::clone(&db), mark };
+        let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
         let readers = Readers::start(ENGINE, options.reader_threads)?;
         Ok(Self { committer, readers, db, watchers, directory })
     }

@@ -35,6 +35,7 @@ use sled::{Db, IVec, Tree};
 
 use crate::{
     committer::{Committer, Writer, caught},
+    queue_bound::COMMIT_QUEUE_BYTES,
     synced::{LostCommits, SyncedMark, check_recovered},
 };
 
@@ -54,11 +55,17 @@ pub struct SledOptions {
     pub cache_bytes: u64,
     /// What to do when acknowledged commits are gone, as the log is damaged.
     pub lost_commits: LostCommits,
+    /// Bytes of batches that may wait to be committed, see "Back-pressure" of [`Store`]; 64 MiB by default.
+    pub commit_queue_bytes: usize,
 }
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 128 * 1024 * 1024, lost_commits: LostCommits::default() }
+        Self {
+            cache_bytes: 128 * 1024 * 1024,
+            lost_commits: LostCommits::default(),
+            commit_queue_bytes: COMMIT_QUEUE_BYTES,
+        }
     }
 }
 
@@ -90,7 +97,7 @@ impl SledStore {
         }
         let watchers = Arc::new(Watchers::default());
         let writer = SledWriter { engine: Arc::clone(&engine), file, blobs: data.join("blobs"), position, mark };
-        let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers))?;
+        let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
         Ok(Self { committer, engine, watchers, directory })
     }
 }

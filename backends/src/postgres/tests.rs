@@ -1,6 +1,9 @@
 use std::time::Instant;
 
-use ravel_store::{Durability, ForeignReason, KeyRange, StoreExt, block_on, conformance::StoreBuilder};
+use ravel_store::{
+    Durability, ForeignReason, KeyRange, StoreExt, block_on,
+    conformance::{QUEUE_BYTES_IN_TESTS, StoreBuilder},
+};
 
 use self::cluster::Cluster;
 use super::*;
@@ -26,7 +29,8 @@ impl StoreBuilder for PostgresBuilder {
     }
 
     fn open(Place(_, url): &Place) -> Result<PostgresStore, StoreError> {
-        PostgresStore::open(url, &PostgresOptions::default())
+        let options = PostgresOptions { commit_queue_bytes: QUEUE_BYTES_IN_TESTS, ..PostgresOptions::default() };
+        PostgresStore::open(url, &options)
     }
 
     fn is_on_disk(_: &Place) -> bool {

@@ -19,6 +19,8 @@ use tokio::{
 };
 use tokio_postgres::{Client, Statement, types::ToSql};
 
+use crate::queue_bound::QueuePlace;
+
 use super::{
     group::{Effect, Place, decide, guarded_keys},
     notice,
@@ -28,14 +30,14 @@ use super::{
 
 /// What the task is asked for.
 pub(super) enum Request {
-    Commit(Batch, oneshot::Sender<Result<Committed, StoreError>>),
+    Commit(Batch, QueuePlace, oneshot::Sender<Result<Committed, StoreError>>),
     Flush(oneshot::Sender<Result<(), StoreError>>),
 }
 
 impl Request {
     fn batch(&self) -> Option<&Batch> {
         match self {
-            Self::Commit(batch, _) => Some(batch),
+            Self::Commit(batch, ..) => Some(batch),
             Self::Flush(_) => None,
         }
     }
@@ -169,7 +171,7 @@ impl Writer {
         let mut outcomes = outcomes.map(Vec::into_iter);
         for request in group {
             match request {
-                Request::Commit(batch, reply) => {
+                Request::Commit(batch, place, reply) => {
                     let outcome = match &mut outcomes {
                         // There is one for each batch.
                         Ok(outcomes) => outcomes.next().ok_or(StoreError::Halted),
@@ -178,6 +180,7 @@ impl Writer {
                     if outcome.as_ref().is_ok_and(Committed::is_written) {
                         self.watchers.notify(&batch);
                     }
+                    drop((batch, place));
                     // Who dropped the future does not want to know.
                     let _ = reply.send(outcome);
                 }

@@ -1,6 +1,9 @@
 use std::{fs, path::PathBuf};
 
-use ravel_store::{Durability, KeyRange, StoreExt, block_on, conformance::StoreBuilder};
+use ravel_store::{
+    Durability, KeyRange, StoreExt, block_on,
+    conformance::{QUEUE_BYTES_IN_TESTS, StoreBuilder},
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -29,7 +32,12 @@ ravel_store::conformance_tests!(RocksDbBuilder);
 
 /// Little memory, so that memtables are written out and blocks have to be read.
 fn small() -> RocksDbOptions {
-    RocksDbOptions { block_cache_bytes: 1024 * 1024, write_buffer_bytes: 1024 * 1024, ..RocksDbOptions::default() }
+    RocksDbOptions {
+        block_cache_bytes: 1024 * 1024,
+        write_buffer_bytes: 1024 * 1024,
+        commit_queue_bytes: QUEUE_BYTES_IN_TESTS,
+        ..RocksDbOptions::default()
+    }
 }
 
 #[test]

@@ -1,4 +1,7 @@
-use ravel_store::{KEY_BYTES_MAX, StoreExt, block_on, conformance::StoreBuilder};
+use ravel_store::{
+    KEY_BYTES_MAX, StoreExt, block_on,
+    conformance::{QUEUE_BYTES_IN_TESTS, StoreBuilder},
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -15,7 +18,14 @@ impl StoreBuilder for SledBuilder {
     }
 
     fn open(place: &TempDir) -> Result<SledStore, StoreError> {
-        SledStore::open(place.path(), &SledOptions { cache_bytes: 16 * 1024 * 1024, ..SledOptions::default() })
+        SledStore::open(
+            place.path(),
+            &SledOptions {
+                cache_bytes: 16 * 1024 * 1024,
+                commit_queue_bytes: QUEUE_BYTES_IN_TESTS,
+                ..SledOptions::default()
+            },
+        )
     }
 
     fn directory(place: &TempDir) -> Option<&Path> {

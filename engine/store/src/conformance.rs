@@ -62,7 +62,8 @@ macro_rules! conformance_tests {
                 several_guards_name_the_first_that_fails, guards_see_the_state_before_the_batch,
                 a_refused_batch_writes_nothing, range_deletes, an_empty_batch_is_fine,
                 exactly_one_of_many_racing_commits_wins, counting_with_guards_loses_nothing,
-                too_large_is_refused_before_anything_is_done, an_unpolled_commit_does_nothing;
+                too_large_is_refused_before_anything_is_done, an_unpolled_commit_does_nothing,
+                more_than_the_queue_holds_is_written_in_the_end;
             reads: missing_keys_are_none, keys_are_answered_in_their_order, empty_keys_and_values,
                 large_values, growing_and_shrinking_values, long_keys, keyspaces_do_not_meet, scans_are_bytewise_both_ways,
                 pages_end_at_their_limits, a_page_has_one_item_at_least, prefixes_end_where_they_should,
@@ -130,6 +131,9 @@ fn text(store: &impl Store, scan: Scan) -> String {
 fn everything(store: &impl Store) -> String {
     text(store, Scan::prefix(SPACE, ""))
 }
+
+/// What a backend with a queue of commits sets its bound to in the suite, in bytes, so that tests reach it.
+pub const QUEUE_BYTES_IN_TESTS: usize = 256 * 1024;
 
 /// The keyspace most tests use.
 const SPACE: Keyspace = Keyspace::Log;

@@ -52,10 +52,16 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// # Cancellation
 /// A commit that was never polled does nothing. One that is dropped later is written whole or not at all.
 ///
+/// # Back-pressure
+/// A backend that queues commits bounds the queue in bytes (its option `commit_queue_bytes`): a commit that does not fit waits,
+/// in the order in which commits were first polled, until those before it are done. A batch that is larger than the bound is
+/// let in once the queue is empty. Dropping a commit that waits gives up its place, and nothing of it is written. A commit that
+/// was polled once has to be polled on or dropped: those behind it wait for it.
+///
 /// # Blocking
 /// Futures are ready at once for what is in memory. Backends on disk wait for syncs on a thread of their own.
 pub trait Store: Send + Sync + 'static {
-    /// Writes a batch if its guards hold.
+    /// Writes a batch if its guards hold; waits before that while too much is queued (see "Back-pressure").
     ///
     /// # Errors
     /// `TooLarge` before anything is done; `Full`, `Io`, `Halted`, `Corrupt` as under "Errors lose nothing". From stores on

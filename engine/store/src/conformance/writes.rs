@@ -1,17 +1,19 @@
 //! Atomicity, order and guards.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Barrier,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
     thread,
 };
 
-use super::{SPACE, StoreBuilder, commit, everything, get, put, text, with_store, write};
+use super::{QUEUE_BYTES_IN_TESTS, SPACE, StoreBuilder, commit, everything, get, put, text, with_store, write};
 use crate::{
     BATCH_BYTES_MAX, Batch, BoundedBy, Bytes, Committed, GET_KEYS_MAX, KEY_BYTES_MAX, KeyRange, Keyspace, Scan, Store,
-    StoreError, VALUE_BYTES_MAX, block_on,
+    StoreError, StoreExt, VALUE_BYTES_MAX, block_on,
 };
 
 pub fn a_batch_is_written_whole<B: StoreBuilder>() {
@@ -287,5 +289,33 @@ pub fn an_unpolled_commit_does_nothing<B: StoreBuilder>() {
         drop(store.commit(batch));
         put(store, "b", "2");
         assert_eq!(everything(store), "b=2");
+    });
+}
+
+pub fn more_than_the_queue_holds_is_written_in_the_end<B: StoreBuilder>() {
+    with_store::<B>(|store| {
+        let commit = |number: usize| {
+            let mut batch = Batch::new();
+            batch.put(SPACE, format!("{number:03}"), vec![0; QUEUE_BYTES_IN_TESTS / 10]);
+            store.commit(batch)
+        };
+        let mut over = Batch::new();
+        over.put(SPACE, "over", vec![0; QUEUE_BYTES_IN_TESTS * 2]);
+        let mut commits: Vec<_> = (0..40).map(commit).chain([store.commit(over)]).chain((40..60).map(commit)).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut ready: Vec<_> =
+            commits.iter_mut().map(|commit| commit.as_mut().poll(&mut context).is_ready()).collect();
+        // Those that are dropped, be it while they wait, make room for those behind them.
+        for number in (0..40).step_by(3).rev() {
+            drop(commits.remove(number));
+            ready.remove(number);
+        }
+        for (commit, ready) in commits.into_iter().zip(ready) {
+            assert!(ready || block_on(commit).unwrap().is_written());
+        }
+        let keys: BTreeSet<_> =
+            block_on(store.scan_all(Scan::prefix(SPACE, ""))).unwrap().into_iter().map(|(key, _)| key).collect();
+        let kept = (0..60).filter(|number| number % 3 != 0 || *number >= 40).map(|number| format!("{number:03}"));
+        assert!(kept.chain(["over".to_owned()]).all(|key| keys.contains(key.as_bytes())));
     });
 }
