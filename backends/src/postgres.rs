@@ -36,7 +36,7 @@ use crate::queue_bound::{COMMIT_QUEUE_BYTES, QueueBound};
 use self::{
     listener::Listener,
     reader::Readers,
-    server::Server,
+    server::{Server, until},
     writer::{Request, Writer},
 };
 
@@ -70,17 +70,21 @@ pub struct PostgresOptions {
     pub read_connections: usize,
     /// How long what is under way waits for a lost connection to be made again.
     pub patience: Duration,
+    /// How long a server may take to answer; then the connection counts as lost, though nobody ended it, and is replaced. With
+    /// `patience` after it, this is the longest that anything takes, as no transaction is larger than 64 MiB.
+    pub answer_limit: Duration,
     /// Bytes of batches that may wait to be committed, see "Back-pressure" of [`Store`].
     pub commit_queue_bytes: usize,
 }
 
 impl Default for PostgresOptions {
-    /// For writing, 4 connections for reading, 30 seconds, 64 MiB.
+    /// For writing, 4 connections for reading, 30 seconds each, 64 MiB.
     fn default() -> Self {
         Self {
             access: Access::Write,
             read_connections: 4,
             patience: Duration::from_secs(30),
+            answer_limit: Duration::from_secs(30),
             commit_queue_bytes: COMMIT_QUEUE_BYTES,
         }
     }
@@ -107,7 +111,7 @@ impl PostgresStore {
     /// # Errors
     /// `Foreign`, `NewerFormat`, and then nothing was touched; `Io`, also for a server that runs without `fsync`.
     pub fn open(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
-        let server = Arc::new(Server::new(url, options.patience)?);
+        let server = Arc::new(Server::new(url, options)?);
         let bound = QueueBound::new(options.commit_queue_bytes);
         let watchers = Arc::new(Watchers::default());
         let (requests, asked) = unbounded_channel();
@@ -121,7 +125,8 @@ impl PostgresStore {
                     Err(error) => return drop(opened_sender.send(Err(StoreError::from_io(Operation::Open, error)))),
                 };
                 runtime.block_on(async {
-                    match open(server, options, for_thread).await {
+                    let limit = Instant::now() + options.answer_limit;
+                    match until(limit, Operation::Open, open(server, options, for_thread)).await {
                         Ok((opened, writer)) => {
                             // Who gave up waiting drops the requests, too.
                             let _ = opened_sender.send(Ok(opened));
@@ -233,14 +238,12 @@ async fn open(
     let connected = server.connect(now, Operation::Open, None).await?;
     let layout = schema::open(&connected.client, &server.name(), options.access == Access::Write).await?;
     let listener = Listener::connect(Arc::clone(&server), now).await?;
-    let channel = listener.as_ref().map(|listener| listener.channel().to_owned());
+    let channel = listener.channel().map(str::to_owned);
     let writer = match options.access {
         Access::Write => Some(Writer::take_over(Arc::clone(&server), connected, Arc::clone(&watchers), channel).await?),
         Access::Read => None,
     };
-    if let Some(listener) = listener {
-        tokio::spawn(listener.run(watchers, writer.as_ref().map(Writer::epoch)));
-    }
+    tokio::spawn(listener.run(watchers, writer.as_ref().map(Writer::epoch)));
     let readers = Arc::new(Readers::new(server, options.read_connections));
     Ok((Opened { runtime: Handle::current(), readers, layout }, writer))
 }

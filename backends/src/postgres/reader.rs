@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, Row, Statement, types::ToSql};
 
-use super::server::{Server, get, is_conflict, is_lost, store_error, until};
+use super::server::{Connected, Link, Server, get, is_conflict, is_lost, store_error, until};
 
 /// The connections for reading.
 pub(super) struct Readers {
@@ -33,6 +33,7 @@ type Slot = Mutex<Option<Arc<Session>>>;
 
 struct Session {
     client: Client,
+    link: Link,
     get: Statement,
     forward: Statement,
     backward: Statement,
@@ -124,7 +125,8 @@ impl Readers {
         let Some(slot) = self.sessions.first() else { return Ok(0) };
         let deadline = self.server.deadline();
         let session = until(deadline, Operation::Describe, self.session(slot, deadline, Operation::Describe)).await?;
-        let size = match session.client.query_one("SELECT pg_total_relation_size('ravel_items')", &[]).await {
+        let asked = session.client.query_one("SELECT pg_total_relation_size('ravel_items')", &[]);
+        let size = match session.link.within(self.server.answer_deadline(), asked).await {
             Ok(row) => get::<i64>(&row, 0, Operation::Describe)?,
             Err(error) if error.as_db_error().is_some() && !is_lost(&error) => 0,
             Err(error) => return Err(store_error(Operation::Describe, error)),
@@ -139,17 +141,22 @@ impl Readers {
         statement: fn(&Session) -> &Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
-        let deadline = self.server.deadline();
+        // Until when it is tried again after a connection was lost.
+        let mut retried_until = None;
         let mut conflicts = 0;
         loop {
+            let deadline = retried_until.unwrap_or_else(|| self.server.deadline());
             let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.sessions.len();
             let Some(slot) = self.sessions.get(turn) else { return Err(StoreError::Closed) };
             let session = until(deadline, operation, self.session(slot, deadline, operation)).await?;
-            let error = match session.client.query(statement(&session), parameters).await {
+            let asked = session.client.query(statement(&session), parameters);
+            let limit = self.server.answer_deadline();
+            let limit = retried_until.map_or(limit, |deadline| limit.min(deadline));
+            let error = match session.link.within(limit, asked).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if is_lost(&error) && Instant::now() < deadline {
+            if is_lost(&error) && Instant::now() < *retried_until.get_or_insert_with(|| self.server.deadline()) {
                 forget(slot, &session);
                 sleep(LOST_PAUSE).await;
             } else if is_conflict(&error) && conflicts < CONFLICTS_MAX {
@@ -167,8 +174,8 @@ impl Readers {
             return Ok(Arc::clone(session));
         }
         loop {
-            let client = self.server.connect(deadline, operation, None).await?.client;
-            match Session::prepare(client).await {
+            let Connected { client, link, .. } = self.server.connect(deadline, operation, None).await?;
+            match Session::prepare(client, link).await {
                 Ok(session) => return Ok(Arc::clone(slot.insert(Arc::new(session)))),
                 Err(error) if is_lost(&error) && Instant::now() < deadline => {}
                 Err(error) => return Err(store_error(operation, error)),
@@ -187,11 +194,11 @@ fn forget(slot: &Slot, session: &Arc<Session>) {
 }
 
 impl Session {
-    async fn prepare(client: Client) -> Result<Self, tokio_postgres::Error> {
+    async fn prepare(client: Client, link: Link) -> Result<Self, tokio_postgres::Error> {
         let get = client.prepare(GET).await?;
         let forward = client.prepare(&page_sql("ASC")).await?;
         let backward = client.prepare(&page_sql("DESC")).await?;
-        Ok(Self { client, get, forward, backward })
+        Ok(Self { client, link, get, forward, backward })
     }
 }
 

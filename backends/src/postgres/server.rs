@@ -1,33 +1,81 @@
 //! Connections to the server, made anew with growing pauses, and what its errors mean.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ravel_store::{Operation, StoreError};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{
     sync::mpsc::UnboundedSender,
+    task::AbortHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::{
     AsyncMessage, Client, Config, Notification,
     config::{Host, SslMode},
-    error::SqlState,
+    error::{DbError, SqlState},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::PostgresOptions;
 
 /// A database, and how to reach it.
 pub(super) struct Server {
     config: Config,
     tls: MakeRustlsConnect,
     /// How long a lost connection is tried to be made again.
-    pub(super) patience: Duration,
+    patience: Duration,
+    /// How long one answer may take.
+    answer_limit: Duration,
 }
 
 /// A new connection, set up for our statements.
 pub(super) struct Connected {
     pub(super) client: Client,
+    pub(super) link: Link,
     /// Whether `synchronous_commit` is known to this server.
     pub(super) relaxes: bool,
+}
+
+/// The task that carries a connection.
+#[derive(Clone)]
+pub(super) struct Link {
+    task: AbortHandle,
+    warned: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Ends the connection without asking the server: whoever waits for an answer is told that it is lost.
+    pub(super) fn cut(&self) {
+        self.task.abort();
+    }
+
+    /// Tells whether the server warned of anything since this was asked last.
+    ///
+    /// A commit that was to wait for a standby and was made not to is acknowledged all the same, with a warning.
+    pub(super) fn was_warned(&self) -> bool {
+        self.warned.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits for something on this connection, which is cut if it takes too long: then it ends soon, with an error.
+    pub(super) async fn within<T>(&self, limit: Instant, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        match timeout_at(limit, &mut work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.cut();
+                work.await
+            }
+        }
+    }
 }
 
 impl Server {
@@ -35,7 +83,7 @@ impl Server {
     ///
     /// # Errors
     /// `Io` if it is none, or no TLS can be had.
-    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &str, options: &PostgresOptions) -> Result<Self, StoreError> {
         let mut config: Config = url.parse().map_err(|error| store_error(Operation::Open, error))?;
         if config.get_application_name().is_none() {
             config.application_name("ravel");
@@ -50,7 +98,7 @@ impl Server {
             config.keepalives_idle(SILENCE_MAX);
         }
         let tls = tls(config.get_ssl_mode() != SslMode::Disable)?;
-        Ok(Self { config, tls, patience })
+        Ok(Self { config, tls, patience: options.patience, answer_limit: options.answer_limit })
     }
 
     /// Returns the name of the database, without the password.
@@ -81,7 +129,7 @@ impl Server {
         let mut pause = PAUSE_MIN;
         loop {
             let (error, passing) = match timeout(CONNECT_TIMEOUT, self.connect_once(notifications.clone())).await {
-                Ok(Ok(connected)) => return self.checked(connected, operation).await,
+                Ok(Ok((client, link))) => return self.checked(client, link, operation).await,
                 Ok(Err(error)) => {
                     let passing = is_passing(&error);
                     (store_error(operation, error), passing)
@@ -99,22 +147,29 @@ impl Server {
     async fn connect_once(
         &self,
         notifications: Option<UnboundedSender<Notification>>,
-    ) -> Result<Client, tokio_postgres::Error> {
+    ) -> Result<(Client, Link), tokio_postgres::Error> {
         let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
-        tokio::spawn(async move {
+        let warned = Arc::<AtomicBool>::default();
+        let warns = Arc::clone(&warned);
+        let task = tokio::spawn(async move {
             // Ends with the client, or with an error that each waiting request is told, too.
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
-                if let (AsyncMessage::Notification(notification), Some(sender)) = (message, &notifications) {
+                match (message, &notifications) {
                     // Who does not listen any more has dropped the client.
-                    let _ = sender.send(notification);
+                    (AsyncMessage::Notification(notification), Some(sender)) => drop(sender.send(notification)),
+                    // What is said in another language counts as a warning, too.
+                    (AsyncMessage::Notice(notice), _) if !is_mere_notice(&notice) => {
+                        warns.store(true, Ordering::Relaxed);
+                    }
+                    _ => {}
                 }
             }
         });
-        Ok(client)
+        Ok((client, Link { task: task.abort_handle(), warned }))
     }
 
     /// Sets the connection up, and looks whether the server keeps what it acknowledges.
-    async fn checked(&self, client: Client, operation: Operation) -> Result<Connected, StoreError> {
+    async fn checked(&self, client: Client, link: Link, operation: Operation) -> Result<Connected, StoreError> {
         // Names no server has to know: those that know them plan each look-up for the table as it is now, not as it was when
         // the first plan was made, and end a transaction whose client is gone.
         for setting in ["SET plan_cache_mode = force_custom_plan", "SET idle_in_transaction_session_timeout = '20s'"] {
@@ -143,12 +198,17 @@ impl Server {
                 _ => {}
             }
         }
-        Ok(Connected { client, relaxes })
+        Ok(Connected { client, link, relaxes })
     }
 
     /// Returns until when what begins now may wait for connections.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.patience
+    }
+
+    /// Returns until when what is asked now has to be answered.
+    pub(super) fn answer_deadline(&self) -> Instant {
+        Instant::now() + self.answer_limit
     }
 }
 
@@ -226,6 +286,10 @@ fn is_passing(error: &tokio_postgres::Error) -> bool {
         Some(code) => is_lost(error) || [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code),
         None => error.is_closed() || has_io_source(error),
     }
+}
+
+fn is_mere_notice(notice: &DbError) -> bool {
+    ["NOTICE", "INFO", "LOG", "DEBUG"].contains(&notice.severity())
 }
 
 fn has_io_source(error: &tokio_postgres::Error) -> bool {

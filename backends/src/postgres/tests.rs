@@ -230,7 +230,8 @@ fn a_server_that_is_not_there_is_told_at_once() {
     assert!(matches!(error, StoreError::Io { operation: Operation::Open, .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(PostgresStore::open("a sentence", &PostgresOptions::default()).is_err());
-    let server = Server::new("postgres://ravel:secret@host:77/db?sslmode=require", Duration::ZERO).unwrap();
+    let server =
+        Server::new("postgres://ravel:secret@host:77/db?sslmode=require", &PostgresOptions::default()).unwrap();
     assert_eq!(server.name().display().to_string(), "postgres://host:77/db");
 }
 

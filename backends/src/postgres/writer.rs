@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,7 @@ use super::{
     group::{Effect, Place, decide, guarded_keys},
     notice,
     reader::{BEHIND_ALL_KEYS, GET},
-    server::{Connected, Server, get, is_conflict, is_lost, store_error, until},
+    server::{Connected, Link, Server, get, is_conflict, is_lost, store_error, until},
 };
 
 /// What the task is asked for.
@@ -71,6 +72,7 @@ pub(super) struct Writer {
 
 struct Session {
     client: Client,
+    link: Link,
     number: i64,
     relaxes: bool,
     fence: Statement,
@@ -131,6 +133,9 @@ impl Writer {
                 Err(error) => return Err(store_error(Operation::Open, error)),
             }
         };
+        if connected.link.was_warned() {
+            return Err(StoreError::io(Operation::Open, Arc::new(NotReplicated)));
+        }
         let (epoch, commits) = (get(&row, 0, Operation::Open)?, get(&row, 1, Operation::Open)?);
         let session = Session::prepare(connected, 0, channel.is_some())
             .await
@@ -193,11 +198,13 @@ impl Writer {
 
     /// Commits a group; after a lost connection or a conflict as often as it takes, as nothing of it was written then.
     async fn commit(&mut self, group: &[Request]) -> Result<Vec<Committed>, StoreError> {
-        let deadline = self.server.deadline();
+        // Until when it is tried again after a connection was lost.
+        let mut retried_until = None;
         let mut conflicts = 0;
         loop {
-            self.connect(deadline).await?;
-            match self.attempt(group).await {
+            self.connect(retried_until.unwrap_or_else(|| self.server.deadline())).await?;
+            let limit = self.server.answer_deadline();
+            match self.attempt(group, retried_until.map_or(limit, |deadline| limit.min(deadline))).await {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(Failure::Failed(error)) => {
                     self.roll_back().await;
@@ -222,6 +229,7 @@ impl Writer {
                 Err(Failure::Lost { error, sent }) => {
                     self.session = None;
                     self.in_doubt = sent.is_some();
+                    let deadline = *retried_until.get_or_insert_with(|| self.server.deadline());
                     let before = self.commits;
                     let connected = self.connect(deadline).await;
                     match (connected, sent) {
@@ -275,12 +283,17 @@ impl Writer {
             let connected = self.server.connect(deadline, Operation::Commit, None).await?;
             let raised = async {
                 let Some(row) = connected.client.query_opt(raise, &[&self.epoch]).await? else { return Ok(None) };
+                if connected.link.was_warned() {
+                    return Ok(Some(None));
+                }
                 let (number, commits) = (row.try_get(0)?, row.try_get(1)?);
-                Ok(Some((Session::prepare(connected, number, self.channel.is_some()).await?, commits)))
+                Ok(Some(Some((Session::prepare(connected, number, self.channel.is_some()).await?, commits))))
             };
             match raised.await {
-                Ok(raised) => return Ok(raised),
-                // Raising it once more does no harm.
+                Ok(None) => return Ok(None),
+                Ok(Some(Some(raised))) => return Ok(Some(raised)),
+                // Not replicated, so raised once more, which does no harm.
+                Ok(Some(None)) => sleep(CONFLICT_PAUSE).await,
                 Err(error) if is_lost(&error) || is_conflict(&error) => sleep(CONFLICT_PAUSE).await,
                 Err(error) => return Err(store_error(Operation::Commit, error)),
             }
@@ -288,12 +301,24 @@ impl Writer {
     }
 
     /// Commits a group in one transaction: two round trips, or one if nothing is written.
-    async fn attempt(&mut self, group: &[Request]) -> Result<Vec<Committed>, Failure> {
+    async fn attempt(&mut self, group: &[Request], limit: Instant) -> Result<Vec<Committed>, Failure> {
+        let Some(session) = &self.session else { return Err(Failure::Failed(StoreError::Closed)) };
+        let link = session.link.clone();
+        link.within(limit, self.transact(group)).await
+    }
+
+    async fn transact(&mut self, group: &[Request]) -> Result<Vec<Committed>, Failure> {
         let Some(session) = &self.session else { return Err(Failure::Failed(StoreError::Closed)) };
         let sync = group.iter().any(Request::wants_sync) || !session.relaxes;
         let batches = || group.iter().filter_map(Request::batch);
         let (commits, stored) = session.begin(sync, self.epoch, batches()).await?;
         match commits {
+            // A connection of ours that was given up may have raised the session's number late.
+            None if session.is_latest_epoch(self.epoch).await? => {
+                let error =
+                    StoreError::io(Operation::Commit, Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+                return Err(Failure::Lost { error, sent: None });
+            }
             None => return Err(Failure::Overtaken),
             Some(commits) if commits != self.commits + 1 => return Err(Failure::Halted),
             Some(_) => {}
@@ -317,8 +342,9 @@ impl Writer {
     }
 
     async fn roll_back(&mut self) {
+        let limit = self.server.answer_deadline();
         if let Some(session) = &self.session
-            && session.client.batch_execute("ROLLBACK").await.is_err()
+            && session.link.within(limit, session.client.batch_execute("ROLLBACK")).await.is_err()
         {
             self.session = None;
         }
@@ -337,7 +363,7 @@ impl Writer {
 
 impl Session {
     async fn prepare(connected: Connected, number: i64, notifies: bool) -> Result<Self, tokio_postgres::Error> {
-        let Connected { client, relaxes } = connected;
+        let Connected { client, link, relaxes } = connected;
         let fence = "UPDATE ravel_store SET commits = commits + 1 WHERE id = 1 AND epoch = $1 AND session = $2 RETURNING commits";
         let put = "INSERT INTO ravel_items (keyspace, key, value)
             SELECT * FROM unnest($1::smallint[], $2::bytea[], $3::bytea[])
@@ -352,6 +378,7 @@ impl Session {
             put: client.prepare(put).await?,
             notify: if notifies { Some(client.prepare("SELECT pg_notify($1, $2)").await?) } else { None },
             client,
+            link,
             number,
             relaxes,
         })
@@ -386,6 +413,11 @@ impl Session {
             stored.extend(self.get(keyspace, &keys).await.map_err(Failure::of)?);
         }
         Ok((commits, stored))
+    }
+
+    async fn is_latest_epoch(&self, epoch: i64) -> Result<bool, Failure> {
+        let asked = self.client.query_one("SELECT epoch FROM ravel_store WHERE id = 1", &[]).await;
+        Ok(asked.and_then(|row| row.try_get::<_, i64>(0)).map_err(Failure::of)? == epoch)
     }
 
     async fn get(
@@ -427,6 +459,8 @@ impl Session {
             let parameters: [&(dyn ToSql + Sync); 2] = [&i16::from(keyspace.byte()), &keys];
             self.client.execute(&self.delete, &parameters).await.map_err(Failure::of)?;
         }
+        // What was warned of until now has nothing to do with the end of this transaction.
+        self.link.was_warned();
         // All three are sent before the first is answered: if one fails, the transaction is aborted, and COMMIT ends it without
         // effect.
         let (put, told, committed) = tokio::join!(
@@ -445,6 +479,11 @@ impl Session {
                 failure => failure,
             })?;
         }
+        if self.link.was_warned() {
+            // Committed here, but not on the standby: that it gets there is found out like after a lost connection.
+            let error = StoreError::io(Operation::Commit, Arc::new(NotReplicated));
+            return Err(Failure::Lost { error, sent: Some(Vec::new()) });
+        }
         Ok(())
     }
 
@@ -455,6 +494,11 @@ impl Session {
         Ok(())
     }
 }
+
+/// A commit was acknowledged with a warning.
+#[derive(Debug, thiserror::Error)]
+#[error("the server was made to acknowledge a commit that is not on its standby yet")]
+struct NotReplicated;
 
 #[derive(Default)]
 struct Rows<'a> {

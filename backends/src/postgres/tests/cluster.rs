@@ -138,16 +138,16 @@ impl Cluster {
         self.pg_ctl("stop");
     }
 
+    /// Stops every process of the server with SIGSTOP, or lets them go on.
+    pub(super) fn stand_still(&self, still: bool) {
+        signal(if still { "-STOP" } else { "-CONT" }, &self.pids());
+    }
+
     /// Kills every process of the server with SIGKILL.
     pub(super) fn kill(&self) {
         let pid_file = self.folder.join("data/postmaster.pid");
-        let postmaster = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
-        let pids: Vec<_> = [postmaster.as_str()].into_iter().chain(children.split_whitespace()).collect();
-        // One of the children may have ended by itself meanwhile.
-        let kill =
-            Command::new("sh").args(["-c", &format!("kill -9 {}", pids.join(" "))]).stderr(Stdio::null()).status();
-        kill.unwrap();
+        let pids = self.pids();
+        signal("-KILL", &pids);
         for pid in pids {
             while fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
                 thread::sleep(Duration::from_millis(2));
@@ -155,6 +155,14 @@ impl Cluster {
         }
         // Nobody may have waited for the dead process yet: then it would still count as running.
         fs::remove_file(pid_file).unwrap();
+    }
+
+    /// Returns the processes of the server, the first one is their parent.
+    fn pids(&self) -> Vec<String> {
+        let pid_file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        let postmaster = pid_file.lines().next().unwrap();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        [postmaster].into_iter().chain(children.split_whitespace()).map(str::to_owned).collect()
     }
 
     fn data(&self) -> String {
@@ -195,6 +203,10 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if self.owned.is_none() {
             return;
+        }
+        if thread::panicking() && self.folder.join("data/postmaster.pid").exists() {
+            // It may stand still.
+            self.stand_still(false);
         }
         let mut command = self.command("pg_ctl");
         command.args(["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]);
@@ -239,6 +251,12 @@ pub(super) fn roomy_folder() -> PathBuf {
         answer.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()
     });
     if available_kib.is_some_and(|kib| kib > 2 * 1024 * 1024) { memory.to_owned() } else { env::temp_dir() }
+}
+
+fn signal(signal: &str, pids: &[String]) {
+    // One of them may have ended by itself meanwhile.
+    let kill = format!("kill {signal} {}", pids.join(" "));
+    let _ = Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status().unwrap();
 }
 
 fn id(arguments: &[&str]) -> Option<u32> {

@@ -20,7 +20,11 @@ fn with_server(test: impl FnOnce(&Cluster, &str)) {
 }
 
 fn impatient() -> PostgresOptions {
-    PostgresOptions { patience: Duration::from_millis(300), ..PostgresOptions::default() }
+    PostgresOptions {
+        patience: Duration::from_millis(300),
+        answer_limit: Duration::from_secs(2),
+        ..PostgresOptions::default()
+    }
 }
 
 /// Appends a number where the one before is the guard, as the log does with its head.
@@ -197,12 +201,16 @@ fn tls_checks_certificate_and_name() {
     });
 }
 
+/// Returns the connection string that leads through a proxy.
+fn through(proxy: &Proxy, cluster: &Cluster, url: &str) -> String {
+    url.replace(&format!(":{}/", cluster.port()), &format!(":{}/", proxy.port))
+}
+
 /// Runs a test with a store behind a proxy, after one commit.
 fn with_proxy(options: &PostgresOptions, test: impl FnOnce(&PostgresStore, &Proxy, &str)) {
     with_schema(|cluster, url| {
         let proxy = Proxy::start(cluster.port());
-        let store = PostgresStore::open(&url.replace(&cluster.port().to_string(), &proxy.port.to_string()), options);
-        let store = store.unwrap();
+        let store = PostgresStore::open(&through(&proxy, cluster, url), options).unwrap();
         write(&store, append(0));
         test(&store, &proxy, url);
         assert_eq!(proxy.faults(), 1);
@@ -212,8 +220,9 @@ fn with_proxy(options: &PostgresOptions, test: impl FnOnce(&PostgresStore, &Prox
 #[test]
 fn a_commit_whose_answer_is_lost_is_written_once() {
     let delay = Duration::from_millis(200);
-    for fault in [Fault::CutAfter, Fault::CutBefore, Fault::Delay(delay)] {
-        with_proxy(&PostgresOptions::default(), |store, proxy, _| {
+    let options = PostgresOptions { answer_limit: Duration::from_secs(2), ..PostgresOptions::default() };
+    for fault in [Fault::CutAfter, Fault::CutBefore, Fault::Delay(delay), Fault::SilenceAfter, Fault::SilenceBefore] {
+        with_proxy(&options, |store, proxy, _| {
             proxy.arm(fault, false);
             // Written twice, the second would be refused.
             assert_eq!(commit(store, append(1)).unwrap(), Committed::Written, "{fault:?}");
@@ -225,11 +234,15 @@ fn a_commit_whose_answer_is_lost_is_written_once() {
 
 #[test]
 fn a_commit_whose_outcome_cannot_be_found_out_says_so() {
-    for (fault, written) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
+    for (fault, written) in
+        [(Fault::CutAfter, true), (Fault::CutBefore, false), (Fault::SilenceAfter, true), (Fault::SilenceBefore, false)]
+    {
         with_proxy(&impatient(), |store, proxy, _| {
             proxy.arm(fault, true);
+            let began = Instant::now();
             let error = commit(store, append(1)).unwrap_err();
             assert!(matches!(error, StoreError::OutcomeUnknown { .. }), "{fault:?}: {error}");
+            assert!(began.elapsed() < Duration::from_secs(10), "{fault:?}: {:?}", began.elapsed());
             // From the next one on it is certain again that nothing was sent.
             let error = commit(store, append(1)).unwrap_err();
             assert!(matches!(error, StoreError::Io { .. }), "{fault:?}: {error}");
@@ -258,5 +271,51 @@ fn a_commit_in_doubt_when_another_takes_over_stays_in_doubt() {
             assert!(matches!(commit(store, append(1)), Err(StoreError::Overtaken { .. })));
             write(&other, append(1));
         });
+    });
+}
+
+/// The whole server stands still: commits and reads end with an error, and go on with it.
+#[test]
+fn a_server_that_stands_still_is_an_error_and_no_end() {
+    with_server(|cluster, url| {
+        let store = PostgresStore::open(url, &impatient()).unwrap();
+        write(&store, append(0));
+        assert_eq!(keys(&store), ["0000"]);
+        cluster.stand_still(true);
+        let began = Instant::now();
+        let error = commit(&store, append(1)).unwrap_err();
+        // Nothing that could commit it was sent.
+        assert!(matches!(error, StoreError::Io { operation: Operation::Commit, .. }), "{error}");
+        let error = block_on(store.get(Keyspace::Log, "0000")).unwrap_err();
+        assert!(matches!(error, StoreError::Io { operation: Operation::Get, .. }), "{error}");
+        assert!(PostgresStore::open(url, &impatient()).is_err());
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        cluster.stand_still(false);
+        write(&store, append(1));
+        assert_eq!(keys(&store), ["0000", "0001"]);
+    });
+}
+
+/// CockroachDB is such a server, and a standby of PostgreSQL.
+#[test]
+fn where_there_is_no_listen_commits_are_asked_for() {
+    with_schema(|cluster, url| {
+        let proxy = Proxy::start(cluster.port());
+        proxy.hide_listen();
+        let url = through(&proxy, cluster, url);
+        let writer = open(&url);
+        write(&writer, append(0));
+        let reader = open_to_read(&url).unwrap();
+        let (heard, own) = (reader.watch(Keyspace::Log, b"0001"), writer.watch(Keyspace::Log, b"x"));
+        thread::sleep(Duration::from_millis(1_200));
+        assert!(!heard.has_changed(), "nothing was committed");
+        write(&writer, append(1));
+        assert!(is_woken(&heard));
+        thread::sleep(Duration::from_millis(1_200));
+        assert!(!own.has_changed(), "own commits are known");
+        // Whoever was overtaken hears of the new writer, too.
+        let other = open(&url);
+        write(&other, append(2));
+        assert!(is_woken(&own));
     });
 }

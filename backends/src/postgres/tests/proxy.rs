@@ -2,8 +2,12 @@
 
 use std::{
     io::{Read, Write},
+    mem,
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -17,6 +21,10 @@ pub(super) enum Fault {
     CutBefore,
     /// The client is cut off, and the server sees it only some time later.
     Delay(Duration),
+    /// It goes on to the server, and nothing comes back, though nobody is cut off.
+    SilenceAfter,
+    /// The server never sees it, and nothing comes back, though nobody is cut off.
+    SilenceBefore,
 }
 
 /// Forwards connections to a server.
@@ -31,6 +39,10 @@ struct State {
     /// Whether the fault closes the door, so that no new connection is made.
     closes: bool,
     closed: bool,
+    /// Whether behind the closed door somebody listens without a word.
+    is_silent: bool,
+    /// Whether LISTEN is made a statement no server knows.
+    hides_listen: bool,
     faults: usize,
 }
 
@@ -42,14 +54,24 @@ impl Proxy {
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                if shared.lock().unwrap().closed {
+                let (closed, is_silent) = {
+                    let state = shared.lock().unwrap();
+                    (state.closed, state.is_silent)
+                };
+                if closed {
+                    if is_silent {
+                        // Open for as long as the test runs.
+                        mem::forget(client);
+                    }
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)) else { continue };
                 let (from_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || copy_until_end(from_server, to_client));
+                let muted = Arc::<AtomicBool>::default();
+                let mutes = Arc::clone(&muted);
+                thread::spawn(move || copy_until_end(from_server, to_client, &muted));
                 let state = Arc::clone(&shared);
-                thread::spawn(move || copy_until_commit(client, server, &state));
+                thread::spawn(move || copy_until_commit(client, server, &state, &mutes));
             }
         });
         Self { state, port }
@@ -61,6 +83,11 @@ impl Proxy {
         (state.fault, state.closes) = (Some(fault), closes);
     }
 
+    /// Makes the server one without LISTEN, for connections and statements from now on.
+    pub(super) fn hide_listen(&self) {
+        self.state.lock().unwrap().hides_listen = true;
+    }
+
     pub(super) fn open(&self) {
         self.state.lock().unwrap().closed = false;
     }
@@ -70,25 +97,36 @@ impl Proxy {
     }
 }
 
-fn copy_until_end(mut from: TcpStream, mut to: TcpStream) {
+fn copy_until_end(mut from: TcpStream, mut to: TcpStream, muted: &AtomicBool) {
+    let mut buffer = vec![0; 64 * 1024];
     // Either side may be cut off.
-    let _ = std::io::copy(&mut from, &mut to);
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        if !muted.load(Ordering::Relaxed) && to.write_all(&buffer[..len]).is_err() {
+            break;
+        }
+    }
     let _ = to.shutdown(Shutdown::Both);
 }
 
-fn copy_until_commit(mut client: TcpStream, mut server: TcpStream, state: &Mutex<State>) {
+fn copy_until_commit(mut client: TcpStream, mut server: TcpStream, state: &Mutex<State>, mutes: &AtomicBool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(len) = client.read(&mut buffer) {
         if len == 0 {
             break;
         }
-        let bytes = &buffer[..len];
+        let bytes = &mut buffer[..len];
         let fault = {
             let mut state = state.lock().unwrap();
+            if state.hides_listen
+                && let Some(at) = bytes.windows(7).position(|window| window == b"LISTEN ")
+            {
+                bytes[at..at + 6].copy_from_slice(b"HEARKN");
+            }
             let is_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
             let fault = if is_commit { state.fault.take() } else { None };
             if fault.is_some() {
                 state.closed = state.closes;
+                state.is_silent = matches!(fault, Some(Fault::SilenceAfter | Fault::SilenceBefore));
                 state.faults += 1;
             }
             fault
@@ -99,12 +137,21 @@ fn copy_until_commit(mut client: TcpStream, mut server: TcpStream, state: &Mutex
                     break;
                 }
             }
+            Some(Fault::SilenceAfter | Fault::SilenceBefore) => {
+                mutes.store(true, Ordering::Relaxed);
+                if fault == Some(Fault::SilenceAfter) {
+                    let _ = server.write_all(bytes);
+                }
+                // Until the client gives up.
+                while let Ok(1..) = client.read(&mut buffer) {}
+                break;
+            }
             Some(fault) => {
                 let _ = client.shutdown(Shutdown::Both);
                 match fault {
-                    Fault::CutAfter => {}
                     Fault::CutBefore => break,
                     Fault::Delay(delay) => thread::sleep(delay),
+                    Fault::CutAfter | Fault::SilenceAfter | Fault::SilenceBefore => {}
                 }
                 let _ = server.write_all(bytes);
                 // The server answers into the void, then hears the end.
