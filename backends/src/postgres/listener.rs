@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Notification, Statement};
 
 use super::{
     notice,
-    server::{Connected, Link, Server, get, is_lost, store_error, until},
+    server::{Connected, Link, Server, get, is_gone, store_error, until},
 };
 
 /// A connection that listens, or asks now and then where the server knows no LISTEN.
@@ -51,7 +51,7 @@ impl Listener {
             Ok(()) if link.was_warned() => None,
             Ok(()) => Some(channel),
             // Some do not know it, and a standby refuses it.
-            Err(error) if error.as_db_error().is_some() && !is_lost(&error) => None,
+            Err(error) if error.as_db_error().is_some() && !is_gone(&error) => None,
             Err(error) => return Err(failed(error)),
         };
         let latest = client.prepare("SELECT epoch, commits FROM ravel_store WHERE id = 1").await.map_err(failed)?;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_postgres::{
     AsyncMessage, Client, Config, Notification,
-    config::{Host, SslMode},
+    config::{Host, LoadBalanceHosts, SslMode},
     error::{DbError, SqlState},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -35,6 +35,30 @@ pub(super) struct Server {
     patience: Duration,
     /// How long one answer may take.
     answer_limit: Duration,
+    /// The furthest that any connection of this store has seen.
+    known: Mutex<Position>,
+}
+
+/// How far a server is: its timeline, which is another after each promotion of a standby (0 if it does not tell), then the
+/// openings and the commits that it knows of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub(super) timeline: u32,
+    pub(super) epoch: i64,
+    pub(super) commits: i64,
+}
+
+/// A server lacks what another one had, or it itself earlier.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is behind ({found:?}) what this store has seen already ({known:?})")]
+struct Behind {
+    found: Position,
+    known: Position,
+}
+
+/// Tells whether no server could be had but those that lack what this store has seen.
+pub(super) fn is_behind(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.is::<Behind>())
 }
 
 /// A new connection, set up for our statements.
@@ -98,7 +122,13 @@ impl Server {
             config.keepalives_idle(SILENCE_MAX);
         }
         let tls = tls(config.get_ssl_mode() != SslMode::Disable)?;
-        Ok(Self { config, tls, patience: options.patience, answer_limit: options.answer_limit })
+        Ok(Self {
+            config,
+            tls,
+            patience: options.patience,
+            answer_limit: options.answer_limit,
+            known: Mutex::default(),
+        })
     }
 
     /// Returns the name of the database, without the password.
@@ -127,9 +157,18 @@ impl Server {
         notifications: Option<UnboundedSender<Notification>>,
     ) -> Result<Connected, StoreError> {
         let mut pause = PAUSE_MIN;
+        let mut config = self.config.clone();
         loop {
-            let (error, passing) = match timeout(CONNECT_TIMEOUT, self.connect_once(notifications.clone())).await {
-                Ok(Ok((client, link))) => return self.checked(client, link, operation).await,
+            let connected = timeout(CONNECT_TIMEOUT, self.connect_once(&config, notifications.clone())).await;
+            let (error, passing) = match connected {
+                Ok(Ok((client, link))) => match self.checked(client, link, operation).await {
+                    Err(error) if is_behind(&error) && self.config.get_hosts().len() > 1 => {
+                        // Else the first of the hosts would be asked for ever.
+                        config.load_balance_hosts(LoadBalanceHosts::Random);
+                        (error, true)
+                    }
+                    checked => return checked,
+                },
                 Ok(Err(error)) => {
                     let passing = is_passing(&error);
                     (store_error(operation, error), passing)
@@ -146,9 +185,10 @@ impl Server {
 
     async fn connect_once(
         &self,
+        config: &Config,
         notifications: Option<UnboundedSender<Notification>>,
     ) -> Result<(Client, Link), tokio_postgres::Error> {
-        let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
+        let (client, mut connection) = config.connect(self.tls.clone()).await?;
         let warned = Arc::<AtomicBool>::default();
         let warns = Arc::clone(&warned);
         let task = tokio::spawn(async move {
@@ -198,7 +238,39 @@ impl Server {
                 _ => {}
             }
         }
+        self.check_position(&client).await.unwrap_or_else(|error| Err(store_error(operation, error)))?;
         Ok(Connected { client, link, relaxes })
+    }
+
+    /// Looks whether the server has what this store has seen: an old primary that came back has not.
+    async fn check_position(&self, client: &Client) -> Result<Result<(), StoreError>, tokio_postgres::Error> {
+        let known = self.known();
+        if known == Position::default() {
+            return Ok(Ok(()));
+        }
+        let row = client.query_one("SELECT epoch, commits FROM ravel_store WHERE id = 1", &[]).await?;
+        let found = Position { timeline: timeline(client).await?, epoch: row.try_get(0)?, commits: row.try_get(1)? };
+        // A standby and other servers than PostgreSQL do not tell the timeline.
+        let is_behind = found.epoch < known.epoch
+            || found.commits < known.commits
+            || (found.timeline != 0 && found.timeline < known.timeline);
+        if is_behind {
+            return Ok(Err(StoreError::io(Operation::Open, Arc::new(Behind { found, known }))));
+        }
+        self.saw(found);
+        Ok(Ok(()))
+    }
+
+    fn known(&self) -> Position {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers how far a server is, so that none is used that is not.
+    pub(super) fn saw(&self, position: Position) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.timeline = known.timeline.max(position.timeline);
+        known.epoch = known.epoch.max(position.epoch);
+        known.commits = known.commits.max(position.commits);
     }
 
     /// Returns until when what begins now may wait for connections.
@@ -241,13 +313,17 @@ pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
 /// Tells whether the connection is gone, so that it is open what became of what was asked last; or is of no more use, as its
 /// server became a standby.
 pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
+    is_gone(error) || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+}
+
+/// Tells whether the connection is gone.
+pub(super) fn is_gone(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => {
             code.code().starts_with("08")
                 || [
                     SqlState::ADMIN_SHUTDOWN,
                     SqlState::CRASH_SHUTDOWN,
-                    SqlState::READ_ONLY_SQL_TRANSACTION,
                     SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                     SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN,
                 ]
@@ -285,6 +361,19 @@ fn is_passing(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => is_lost(error) || [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code),
         None => error.is_closed() || has_io_source(error),
+    }
+}
+
+/// Returns the timeline a primary writes to, 0 if it does not tell.
+pub(super) async fn timeline(client: &Client) -> Result<u32, tokio_postgres::Error> {
+    // The first eight digits of the file of the log.
+    match client.query_one("SELECT pg_walfile_name(pg_current_wal_insert_lsn())::text", &[]).await {
+        Ok(row) => {
+            let file: &str = row.try_get(0)?;
+            Ok(file.get(..8).and_then(|timeline| u32::from_str_radix(timeline, 16).ok()).unwrap_or(0))
+        }
+        Err(error) if error.as_db_error().is_some() && !is_gone(&error) => Ok(0),
+        Err(error) => Err(error),
     }
 }
 

@@ -9,6 +9,7 @@ use self::cluster::Cluster;
 use super::*;
 
 mod cluster;
+mod failover;
 mod failures;
 mod proxy;
 mod shared;

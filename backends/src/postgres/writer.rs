@@ -26,7 +26,7 @@ use super::{
     group::{Effect, Place, decide, guarded_keys},
     notice,
     reader::{BEHIND_ALL_KEYS, GET},
-    server::{Connected, Link, Server, get, is_conflict, is_lost, store_error, until},
+    server::{Connected, Link, Position, Server, get, is_behind, is_conflict, is_lost, store_error, timeline, until},
 };
 
 /// What the task is asked for.
@@ -137,6 +137,8 @@ impl Writer {
             return Err(StoreError::io(Operation::Open, Arc::new(NotReplicated)));
         }
         let (epoch, commits) = (get(&row, 0, Operation::Open)?, get(&row, 1, Operation::Open)?);
+        let timeline = timeline(&connected.client).await.map_err(|error| store_error(Operation::Open, error))?;
+        server.saw(Position { timeline, epoch, commits });
         let session = Session::prepare(connected, 0, channel.is_some())
             .await
             .map_err(|error| store_error(Operation::Open, error))?;
@@ -259,15 +261,20 @@ impl Writer {
             return Ok(());
         }
         self.session = None;
-        let Some((session, commits)) = until(deadline, Operation::Commit, self.new_session(deadline)).await? else {
-            return Err(self.end(self.overtaken()));
+        let (session, commits) = match until(deadline, Operation::Commit, self.new_session(deadline)).await {
+            Ok(Some(connected)) => connected,
+            Ok(None) => return Err(self.end(self.overtaken())),
+            // It lost what was acknowledged: what was not flushed, or more.
+            Err(error) if is_behind(&error) => return Err(self.end(StoreError::Halted)),
+            Err(error) => return Err(error),
         };
         if commits == self.commits + 1 && self.in_doubt {
             self.commits = commits;
         } else if commits != self.commits {
-            // The server lost what it acknowledged: what was not flushed, or more.
+            // Somebody else wrote to it as if he were this store.
             return Err(self.end(StoreError::Halted));
         }
+        self.saw();
         self.in_doubt = false;
         // That the session's number was raised is on the server's disk, and all before it.
         self.unflushed = false;
@@ -333,6 +340,7 @@ impl Writer {
         match session.write(&effect, notice.as_ref()).await {
             Ok(()) => {
                 self.commits += 1;
+                self.saw();
                 self.unflushed &= !sync;
                 Ok(outcomes)
             }
@@ -348,6 +356,11 @@ impl Writer {
         {
             self.session = None;
         }
+    }
+
+    /// Keeps all connections of this store from servers that do not have its commits.
+    fn saw(&self) {
+        self.server.saw(Position { timeline: 0, epoch: self.epoch, commits: self.commits });
     }
 
     fn overtaken(&self) -> StoreError {

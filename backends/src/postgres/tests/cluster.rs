@@ -38,6 +38,31 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a streaming standby of this server, for whose disk this one waits from then on before it acknowledges a commit.
+    pub(super) fn start_standby(&self) -> Self {
+        let folder = tempfile::tempdir_in(roomy_folder()).unwrap();
+        let mut standby = Self::in_folder(folder.path(), free_port());
+        standby.owned = Some(folder);
+        standby.give(&standby.folder);
+        let primary = format!("host=127.0.0.1 port={} user=ravel application_name=standby", self.port);
+        standby.run("pg_basebackup", &["-D", &standby.data(), "-d", &primary, "-R", "-X", "stream", "-c", "fast"]);
+        // The last one counts.
+        standby.configure(&format!("port = {}\n", standby.port));
+        standby.pg_ctl("start");
+        self.sql("", "ALTER SYSTEM SET synchronous_standby_names = 'standby'");
+        self.sql("", "SELECT pg_reload_conf()");
+        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while self.sql("", state) != "1" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub(super) fn promote(&self) {
+        self.pg_ctl("promote");
+    }
+
     /// Returns the server in a folder, which need not be there or run yet, and which is left running.
     pub(super) fn in_folder(folder: &Path, port: u16) -> Self {
         // The server refuses to run as root; Debian's package makes a user for it.
@@ -57,7 +82,7 @@ impl Cluster {
         self.run("initdb", &["-D", &data, "-A", "trust", "-U", "ravel", "-E", "UTF8", "--no-locale", "--no-sync"]);
         self.configure(&format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 300\n\
-             shared_buffers = 32MB\n",
+             shared_buffers = 32MB\ndynamic_shared_memory_type = mmap\n",
             self.port
         ));
         self.pg_ctl("start");

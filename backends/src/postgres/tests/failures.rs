@@ -13,13 +13,13 @@ use super::{
 };
 
 /// A server that the test may stop and kill.
-fn with_server(test: impl FnOnce(&Cluster, &str)) {
+pub(super) fn with_server(test: impl FnOnce(&Cluster, &str)) {
     let cluster = Cluster::start();
     let url = cluster.new_place();
     test(&cluster, &url);
 }
 
-fn impatient() -> PostgresOptions {
+pub(super) fn impatient() -> PostgresOptions {
     PostgresOptions {
         patience: Duration::from_millis(300),
         answer_limit: Duration::from_secs(2),
@@ -28,7 +28,7 @@ fn impatient() -> PostgresOptions {
 }
 
 /// Appends a number where the one before is the guard, as the log does with its head.
-fn append(number: usize) -> Batch {
+pub(super) fn append(number: usize) -> Batch {
     let mut batch = Batch::new();
     match number.checked_sub(1) {
         None => batch.guard_absent(Keyspace::Meta, "head"),

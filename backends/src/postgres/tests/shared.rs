@@ -34,12 +34,13 @@ fn join() -> (Arc<Cluster>, File) {
     users.lock_shared().unwrap();
     users.set_modified(SystemTime::now()).unwrap();
     let cluster = running(&notes).unwrap_or_else(|| {
-        let folder = tempfile::Builder::new().prefix("ravel-postgres-").tempdir_in(roomy_folder()).unwrap().keep();
+        let folder = tempfile::Builder::new().prefix("ravel-postgres-").tempdir_in(roomy_folder()).unwrap();
         let port = free_port();
         // Noted first: what is noted is removed.
-        fs::write(notes.join("server"), format!("{}\n{port}\n", folder.display())).unwrap();
-        let cluster = Cluster::in_folder(&folder, port);
+        fs::write(notes.join("server"), format!("{}\n{port}\n", folder.path().display())).unwrap();
+        let cluster = Cluster::in_folder(folder.path(), port);
         cluster.make();
+        let _ = folder.keep();
         cluster
     });
     watch(&notes);
