@@ -4,7 +4,7 @@
 //! hash, get memtables, levels and sizes of their own, and a projection can be dropped as a whole. All share one write-ahead
 //! log, which makes a batch over several of them atomic; `atomic_flush` is needed only where that log is switched off.
 
-use std::{path::Path, sync::Arc, thread};
+use std::{fs, path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
 use ravel_store::{
@@ -78,10 +78,9 @@ impl RocksDbStore {
         let directory = StoreDirectory::open(path, ENGINE)?;
         let (mut mark, synced) = SyncedMark::open(&directory)?;
         let db = Arc::new(Db::open(&directory.data(), options, synced)?);
-        if options.lost_commits == LostCommits::Accept {
-            mark.set(db.position());
-        }
         sync_directory(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
+        // What RocksDB recovered from its log is in synced files by now.
+        mark.begin(&directory, db.position())?;
         let watchers = Arc::new(Watchers::default());
         let writer = RocksDbWriter { db: Arc::clone(&db), mark };
         let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
@@ -174,8 +173,9 @@ enum ReadError {
 impl Db {
     /// Opens the engine's folder, where commits up to the position `synced` were acknowledged.
     ///
-    /// An unfinished record at the end of the write-ahead log is what a crash leaves; RocksDB cuts it off. For other damage it
-    /// is first found out, without a change to any file, whether what lies before it holds all that was acknowledged.
+    /// An unfinished record at the end of the write-ahead log is what a crash leaves; RocksDB cuts it off. For other damage, and for
+    /// a hole between two of its files, it is first found out, without a change to any file, whether what lies before it holds all
+    /// that was acknowledged.
     fn open(path: &Path, options: &RocksDbOptions, synced: Option<u64>) -> Result<Self, StoreError> {
         let db = match Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords) {
             Err(damage @ StoreError::Corrupt { .. }) => {
@@ -194,7 +194,7 @@ impl Db {
     }
 
     fn open_files(path: &Path, options: &RocksDbOptions, mode: DBRecoveryMode) -> Result<Self, StoreError> {
-        let (mut db_options, family_options) = engine_options(options);
+        let (mut db_options, family_options) = engine_options(path, options)?;
         db_options.set_wal_recovery_mode(mode);
         DB::open_cf_descriptors(&db_options, path, families(&family_options))
             .map(Self)
@@ -212,7 +212,7 @@ impl Db {
 
     /// Returns the position up to which the files hold everything.
     fn recoverable(path: &Path, options: &RocksDbOptions) -> Result<u64, StoreError> {
-        let (mut db_options, family_options) = engine_options(options);
+        let (mut db_options, family_options) = engine_options(path, options)?;
         db_options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         db_options.create_missing_column_families(false);
         DB::open_cf_descriptors_read_only(&db_options, path, families(&family_options), false)
@@ -349,8 +349,11 @@ fn families(options: &Options) -> impl Iterator<Item = ColumnFamilyDescriptor> {
         .chain([ColumnFamilyDescriptor::new("default", Options::default())])
 }
 
-fn engine_options(options: &RocksDbOptions) -> (Options, Options) {
+fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options, Options), StoreError> {
     let mut db = Options::default();
+    if has_log(path) {
+        db = db.get_options_from_string(LINKED_LOGS).map_err(|error| store_error(Operation::Open, error))?;
+    }
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_paranoid_checks(true);
@@ -378,7 +381,13 @@ fn engine_options(options: &RocksDbOptions) -> (Options, Options) {
     family.set_level_compaction_dynamic_level_bytes(true);
     family.set_compression_type(DBCompressionType::Lz4);
     family.set_bottommost_compression_type(DBCompressionType::Zstd);
-    (db, family)
+    Ok((db, family))
+}
+
+/// Tells whether a folder has files of a write-ahead log. A crash while RocksDB opens may leave none, and all in other files.
+fn has_log(path: &Path) -> bool {
+    let is_log = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
+    fs::read_dir(path).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_log)))
 }
 
 fn store_error(operation: Operation, error: Error) -> StoreError {
@@ -397,6 +406,10 @@ fn store_error(operation: Operation, error: Error) -> StoreError {
         _ => StoreError::io(operation, source),
     }
 }
+
+/// Each file of the write-ahead log tells where the one before it ended. Several may be written before they are synced, and loss of
+/// power may then take an older one and leave a newer one: without this, RocksDB would read over the hole. There is no method for it.
+const LINKED_LOGS: &str = "track_and_verify_wals=true";
 
 /// Greater than every key: one byte longer than the longest, all bits set.
 const AFTER_ALL_KEYS: &[u8] = &[0xFF; KEY_BYTES_MAX + 1];

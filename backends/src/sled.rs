@@ -88,13 +88,12 @@ impl SledStore {
         let directory = StoreDirectory::open(path, ENGINE)?;
         let data = directory.data();
         let (mut mark, synced) = SyncedMark::open(&directory)?;
+        remove_unfinished_snapshots(&data).map_err(open_error)?;
         let engine = Arc::new(SledEngine::open(&data, options)?);
         let file = sync_all(&data).and_then(|()| File::open(data.join("db"))).map_err(open_error)?;
         let position = engine.read(Operation::Open, || engine.position())?;
         check_recovered(position, synced, options.lost_commits)?;
-        if options.lost_commits == LostCommits::Accept {
-            mark.set(position);
-        }
+        mark.begin(&directory, position)?;
         let watchers = Arc::new(Watchers::default());
         let writer = SledWriter { engine: Arc::clone(&engine), file, blobs: data.join("blobs"), position, mark };
         let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
@@ -449,6 +448,17 @@ fn item_range(keyspace: Keyspace, range: &KeyRange) -> std::ops::Range<Vec<u8>> 
         None => vec![keyspace.byte() + 1],
     };
     item_key(keyspace, &range.start)..end
+}
+
+/// Removes what a crash leaves of a snapshot that sled was writing. sled itself takes it for the newest one, and does not open.
+fn remove_unfinished_snapshots(data: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(data)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the files sled created durable, with their names.

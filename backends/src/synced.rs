@@ -2,15 +2,18 @@
 //!
 //! An engine that finds its log damaged cuts it off there. It cannot tell an end that a crash tore, which nobody was promised,
 //! from damage to what was acknowledged. So after each sync the engine's position is noted in a file beside it: what is
-//! recovered must reach at least that far. The note itself is not synced (that would double the cost of a commit): it may be
-//! some seconds old after a loss of power, never after anything else, and an old note only weakens the check.
+//! recovered must reach at least that far. The note itself is synced when a store opens, and not with each commit (that would double
+//! the cost): it may be some seconds old after a loss of power, never after anything else, and an old note only weakens the check.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
 };
 
-use ravel_store::{Operation, StoreError, directory::StoreDirectory};
+use ravel_store::{
+    Operation, StoreError,
+    directory::{StoreDirectory, sync_directory},
+};
 
 /// What to do when opening finds that acknowledged commits are gone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +43,16 @@ impl SyncedMark {
         let mut mark = Vec::new();
         (&file).take(MARK_BYTES as u64 + 1).read_to_end(&mut mark)?;
         Ok((Self { file }, parse(&mark)))
+    }
+
+    /// Notes the position with which a store opens, all of which is on disk, and makes the note and its file's name durable: from
+    /// then on there always is one.
+    pub(crate) fn begin(&mut self, directory: &StoreDirectory, position: u64) -> Result<(), StoreError> {
+        self.set(position);
+        self.file
+            .sync_all()
+            .and_then(|()| sync_directory(directory.path()))
+            .map_err(|error| StoreError::from_io(Operation::Open, error))
     }
 
     /// Notes that all up to a position is on disk.

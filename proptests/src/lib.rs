@@ -13,6 +13,7 @@
 )]
 
 pub mod draft;
+pub mod faults;
 pub mod people;
 pub mod plain;
 pub mod plan;

@@ -1,0 +1,230 @@
+//! Faults below the engines, by the thousand: `docs/reliability.md` tells what for.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a program for the command line")]
+
+use std::{
+    env,
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Parser, Subcommand};
+use ravel_backends::Engine;
+use ravel_proptests::faults::{
+    campaign::{Campaign, Report, Speaker},
+    disk::Promises,
+    power_cuts::PowerCuts,
+    run,
+    script::Size,
+};
+
+#[derive(Parser)]
+#[command(about = "Lets power fail, disks fill up and bits flip below a store, and checks what it promised")]
+struct Cli {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Power is lost at any moment: what was not synced survives or not, by sectors and in any order.
+    PowerCuts(PowerCutsArgs),
+    /// Runs a script; the other commands start this.
+    #[command(hide = true)]
+    RunScript(RunArgs),
+}
+
+#[derive(Args, Clone)]
+struct Many {
+    /// The engine: rocksdb or sled.
+    #[arg(long)]
+    engine: Engine,
+    /// The seed of the first case; each case has the next one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many faults in all.
+    #[arg(long, default_value_t = 1_000)]
+    count: u64,
+    /// How many cases run at the same time.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// A folder to work in, in memory if possible.
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// Where cases that failed are kept.
+    #[arg(long, default_value = "target/ravel-faults")]
+    keep: PathBuf,
+    /// Ends after so many failures.
+    #[arg(long, default_value_t = 20)]
+    failures_max: usize,
+    /// Runs the case of the seed in this process; the program starts itself so.
+    #[arg(long, hide = true)]
+    one: bool,
+}
+
+#[derive(Args, Clone)]
+struct PowerCutsArgs {
+    #[command(flatten)]
+    many: Many,
+    /// How many cuts there are for each recorded script.
+    #[arg(long, default_value_t = 250)]
+    cuts_per_script: u64,
+    /// Short scripts.
+    #[arg(long)]
+    small: bool,
+    /// What the file system promises: posix, journal; or a lie: no-data-sync, nothing.
+    #[arg(long, default_value = "posix", value_parser = promises)]
+    promises: Promises,
+    /// Holds weaker commits to the promise of the others, which fails.
+    #[arg(long)]
+    relaxed_counts_as_durable: bool,
+    /// Checks this cut only.
+    #[arg(long)]
+    cut: Option<u64>,
+    /// The record of an earlier run.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[arg(long)]
+    engine: Engine,
+    #[arg(long)]
+    seed: u64,
+    #[arg(long)]
+    work: PathBuf,
+    #[arg(long)]
+    small: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        What::PowerCuts(args) => power_cuts(&args),
+        What::RunScript(args) => {
+            run::run(args.engine, &args.work, args.seed, size(args.small)).map(|()| true).map_err(Into::into)
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ravel-faults: {}", ravel_proptests::faults::check::full(&*error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+type Outcome = Result<bool, Box<dyn Error>>;
+
+fn power_cuts(args: &PowerCutsArgs) -> Outcome {
+    let program = env::current_exe()?;
+    let many = &args.many;
+    if many.one || args.cut.is_some() {
+        let cuts = PowerCuts {
+            engine: many.engine,
+            seed: many.seed,
+            size: size(args.small),
+            cuts: args.cut.map_or(many.count, |cut| cut + 1),
+            only: args.cut,
+            promises: args.promises,
+            relaxed_counts_as_durable: args.relaxed_counts_as_durable,
+            work: many.work(),
+            program,
+            trace: args.trace.clone(),
+        };
+        let mut speaker = Speaker::new(io::stdout().lock());
+        cuts.run(&mut speaker)?;
+        return Ok(many.one || speaker.failed == 0);
+    }
+    let began = Instant::now();
+    let report = many.campaign(args.cuts_per_script).run(|seed, count, work| {
+        let mut command = many.one_case("power-cuts", &program, seed, count, work);
+        command.args(["--promises", promises_name(args.promises)]);
+        command.args(args.small.then_some("--small"));
+        command.args(args.relaxed_counts_as_durable.then_some("--relaxed-counts-as-durable"));
+        command
+    })?;
+    for failure in &report.failures {
+        println!(
+            "FAILED {} seed {} cut {}: {}\n  again: ravel-faults power-cuts --engine {}{} --seed {} --cut {} --trace {}",
+            many.engine,
+            failure.seed,
+            failure.fault,
+            failure.problem,
+            many.engine,
+            if args.small { " --small" } else { "" },
+            failure.seed,
+            failure.fault,
+            many.keep.join(failure.seed.to_string()).join("trace").display(),
+        );
+    }
+    Ok(many.summary("power cuts", &report, began.elapsed()))
+}
+
+impl Many {
+    fn work(&self) -> PathBuf {
+        let memory = Path::new("/dev/shm");
+        let default = || if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+        self.work.clone().unwrap_or_else(default)
+    }
+
+    fn campaign(&self, faults_per_case: u64) -> Campaign {
+        Campaign {
+            seed: self.seed,
+            count: self.count,
+            faults_per_case,
+            threads: self.threads,
+            work: self.work(),
+            keep: self.keep.clone(),
+            time_limit: Duration::from_secs(60),
+            failures_max: self.failures_max,
+        }
+    }
+
+    fn one_case(&self, name: &str, program: &Path, seed: u64, count: u64, work: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.arg(name).arg("--one").args(["--engine", self.engine.name()]);
+        command.args(["--seed", &seed.to_string(), "--count", &count.to_string()]).arg("--work").arg(work);
+        command
+    }
+
+    /// Prints the line that goes into the documentation; returns whether nothing failed.
+    fn summary(&self, what: &str, report: &Report, took: Duration) -> bool {
+        println!(
+            "{what}: {}, seed {}: {} checked, {} of them had lost something that was not promised or gave an error; {} FAILED; \
+             {:.0} s, {:.1} ms each",
+            self.engine,
+            self.seed,
+            report.faults,
+            report.noticed,
+            report.failures.len(),
+            took.as_secs_f64(),
+            report.checking.as_secs_f64() * 1000.0 / report.faults.max(1) as f64,
+        );
+        report.failures.is_empty()
+    }
+}
+
+fn size(small: bool) -> Size {
+    if small { Size::Small } else { Size::Full }
+}
+
+const PROMISES: [(&str, Promises); 4] = [
+    ("posix", Promises::Posix),
+    ("journal", Promises::Journal),
+    ("no-data-sync", Promises::NoDataSync),
+    ("nothing", Promises::Nothing),
+];
+
+fn promises(name: &str) -> Result<Promises, String> {
+    let found = PROMISES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, promises)| *promises).ok_or_else(|| format!("no such promises: {name}"))
+}
+
+fn promises_name(promises: Promises) -> &'static str {
+    PROMISES.iter().find(|(_, known)| *known == promises).map_or("posix", |(name, _)| *name)
+}
