@@ -4,7 +4,13 @@
 //! hash, get memtables, levels and sizes of their own, and a projection can be dropped as a whole. All share one write-ahead
 //! log, which makes a batch over several of them atomic; `atomic_flush` is needed only where that log is switched off.
 
-use std::{fs, path::Path, sync::Arc, thread};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    thread,
+};
 
 use bytes::Bytes;
 use ravel_store::{
@@ -77,6 +83,7 @@ impl RocksDbStore {
     pub fn open(path: &Path, options: &RocksDbOptions) -> Result<Self, StoreError> {
         let directory = StoreDirectory::open(path, ENGINE)?;
         let (mut mark, synced) = SyncedMark::open(&directory)?;
+        name_existing_manifest(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
         let db = Arc::new(Db::open(&directory.data(), options, synced)?);
         sync_directory(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
         // What RocksDB recovered from its log is in synced files by now.
@@ -194,6 +201,14 @@ impl Db {
     }
 
     fn open_files(path: &Path, options: &RocksDbOptions, mode: DBRecoveryMode) -> Result<Self, StoreError> {
+        if !links_logs(path) {
+            // This makes a first one, so that the next opening can link to it.
+            Self::open_files_once(path, options, mode)?;
+        }
+        Self::open_files_once(path, options, mode)
+    }
+
+    fn open_files_once(path: &Path, options: &RocksDbOptions, mode: DBRecoveryMode) -> Result<Self, StoreError> {
         let (mut db_options, family_options) = engine_options(path, options)?;
         db_options.set_wal_recovery_mode(mode);
         DB::open_cf_descriptors(&db_options, path, families(&family_options))
@@ -351,7 +366,7 @@ fn families(options: &Options) -> impl Iterator<Item = ColumnFamilyDescriptor> {
 
 fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options, Options), StoreError> {
     let mut db = Options::default();
-    if has_log(path) {
+    if links_logs(path) {
         db = db.get_options_from_string(LINKED_LOGS).map_err(|error| store_error(Operation::Open, error))?;
     }
     db.create_if_missing(true);
@@ -359,6 +374,8 @@ fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options, Opt
     db.set_paranoid_checks(true);
     db.set_track_and_verify_wals_in_manifest(true);
     db.set_max_open_files(options.open_files_max);
+    // The default starts 16 threads for each column family whenever a store is opened.
+    db.set_max_file_opening_threads(1);
     db.set_db_write_buffer_size(options.write_buffer_bytes);
     // A keyspace that is hardly written to must not keep the log of all others alive for long.
     db.set_max_total_wal_size(4 * options.write_buffer_bytes as u64);
@@ -384,10 +401,39 @@ fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options, Opt
     Ok((db, family))
 }
 
-/// Tells whether a folder has files of a write-ahead log. A crash while RocksDB opens may leave none, and all in other files.
-fn has_log(path: &Path) -> bool {
+/// Tells whether files of the write-ahead log can be linked: RocksDB refuses that if there are none in a folder that it made earlier,
+/// which is what a crash may leave while it opens, and then all is in other files.
+fn links_logs(path: &Path) -> bool {
     let is_log = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
-    fs::read_dir(path).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_log)))
+    let has_log = fs::read_dir(path).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_log)));
+    has_log || !path.join("CURRENT").exists()
+}
+
+/// Lets `CURRENT` name the manifest before the one that it names, if that isn't there.
+///
+/// RocksDB makes a new manifest and has `CURRENT` name it, before it syncs the folder. POSIX lets a loss of power keep the second change
+/// of the folder without the first. Nothing was written that needs the new manifest until both were durable.
+fn name_existing_manifest(data: &Path) -> io::Result<()> {
+    let current = data.join("CURRENT");
+    let named = match fs::read_to_string(&current) {
+        Ok(named) => named,
+        // RocksDB says what is wrong, if anything is.
+        Err(_) => return Ok(()),
+    };
+    let number = |name: &str| name.trim_end().strip_prefix("MANIFEST-")?.parse::<u64>().ok();
+    let Some(lost) = number(&named).filter(|_| !data.join(named.trim_end()).exists()) else { return Ok(()) };
+    let names = fs::read_dir(data)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let names = names.collect::<io::Result<Vec<_>>>()?;
+    let before = names.iter().filter_map(|name| Some((number(name).filter(|number| *number < lost)?, name))).max();
+    if let Some((_, name)) = before {
+        let new = data.join("CURRENT.ravel");
+        let mut file = File::create(&new)?;
+        file.write_all(format!("{name}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &current)?;
+        sync_directory(data)?;
+    }
+    Ok(())
 }
 
 fn store_error(operation: Operation, error: Error) -> StoreError {

@@ -88,7 +88,7 @@ impl SledStore {
         let directory = StoreDirectory::open(path, ENGINE)?;
         let data = directory.data();
         let (mut mark, synced) = SyncedMark::open(&directory)?;
-        remove_unfinished_snapshots(&data).map_err(open_error)?;
+        remove_unfinished(&data, synced.is_none()).map_err(open_error)?;
         let engine = Arc::new(SledEngine::open(&data, options)?);
         let file = sync_all(&data).and_then(|()| File::open(data.join("db"))).map_err(open_error)?;
         let position = engine.read(Operation::Open, || engine.position())?;
@@ -450,11 +450,14 @@ fn item_range(keyspace: Keyspace, range: &KeyRange) -> std::ops::Range<Vec<u8>> 
     item_key(keyspace, &range.start)..end
 }
 
-/// Removes what a crash leaves of a snapshot that sled was writing. sled itself takes it for the newest one, and does not open.
-fn remove_unfinished_snapshots(data: &Path) -> io::Result<()> {
+/// Removes what a crash leaves of files that sled does not open with: a snapshot that was being written, which sled takes for the newest
+/// one; its configuration, which is written without a sync, if the store was never open (`is_new`).
+fn remove_unfinished(data: &Path, is_new: bool) -> io::Result<()> {
     for entry in fs::read_dir(data)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "generating") {
+        let is_unfinished = path.extension().is_some_and(|extension| extension == "generating")
+            || is_new && path.ends_with("conf") && fs::read(&path)? != CONF;
+        if is_unfinished {
             fs::remove_file(path)?;
         }
     }
@@ -487,6 +490,8 @@ fn sync_files(folder: &Path) -> io::Result<()> {
 const TREE: &str = "ravel";
 /// sled refuses to open with another segment size than it was created with: a change is a new layout.
 const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// What sled writes to its file `conf`: always the same, with a checksum.
+const CONF: &[u8] = b"segment_size: 4194304\nuse_compression: false\nversion: 0.34\n\x30\x1b\x64\xdd";
 /// The key of the number of the newest batch; its byte is no keyspace's.
 const POSITION: &[u8] = &[0];
 /// First byte of the keys of chunks.

@@ -81,7 +81,9 @@ impl Campaign {
                             }
                             let seed = self.seed.wrapping_add(case);
                             let faults = self.faults_per_case.min(self.count - case * self.faults_per_case);
-                            let report = self.case(seed, faults, &command).inspect_err(|_| over.store(true, Ordering::Relaxed))?;
+                            let report = self
+                                .case(seed, faults, &command)
+                                .inspect_err(|_| over.store(true, Ordering::Relaxed))?;
                             let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                             total.add(report);
                             if total.failures.len() >= self.failures_max {

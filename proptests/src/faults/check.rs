@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write, path::Path, sync::Arc};
 
 use ravel_backends::Engine;
-use ravel_store::{Batch, Bytes, KeyRange, Keyspace, Scan, Store, StoreExt, StoreError, block_on};
+use ravel_store::{Batch, Bytes, KeyRange, Keyspace, Scan, Store, StoreError, StoreExt, block_on};
 
 use crate::faults::{
     run::Progress,
@@ -103,7 +103,8 @@ pub fn full(error: &dyn std::error::Error) -> String {
 /// Tells which number of batches what is there is nearest to, and how it differs.
 fn describe_difference(store: &Arc<dyn Store>, expected: &Expected, progress: &Progress) -> String {
     let Ok(found) = contents(store) else { return "cannot be read a second time".to_owned() };
-    let sum = found.iter().fold(0u64, |sum, ((keyspace, key), value)| sum.wrapping_add(item_sum(*keyspace, key, value)));
+    let sum =
+        found.iter().fold(0u64, |sum, ((keyspace, key), value)| sum.wrapping_add(item_sum(*keyspace, key, value)));
     if let Some(number) = expected.find(sum, 0, expected.len()) {
         return format!("holds {number} batches, but {progress:?}: acknowledged commits are lost");
     }

@@ -103,8 +103,7 @@ impl PowerCuts {
     /// Runs the script and checks that the recorder saw all that happened to its files.
     fn record(&self) -> io::Result<Vec<u8>> {
         let trace_path = self.trace_path();
-        let (succeeded, said) =
-            recorded(&self.program, self.engine, &self.work, self.seed, self.size, &trace_path)?;
+        let (succeeded, said) = recorded(&self.program, self.engine, &self.work, self.seed, self.size, &trace_path)?;
         if !succeeded {
             return Err(io::Error::other(format!("the script of seed {} failed: {said}", self.seed)));
         }

@@ -61,7 +61,8 @@ pub fn open_small(engine: Engine, path: &Path, seed: u64) -> Result<Arc<dyn Stor
 /// The first of the store.
 pub fn run(engine: Engine, work: &Path, seed: u64, size: Size) -> Result<(), ScriptError> {
     let marks = OpenOptions::new().append(true).create(true).open(work.join(MARKS));
-    let marks: Arc<dyn Witness> = Arc::new(Marks(marks.map_err(|error| StoreError::from_io(ravel_store::Operation::Open, error))?));
+    let marks: Arc<dyn Witness> =
+        Arc::new(Marks(marks.map_err(|error| StoreError::from_io(ravel_store::Operation::Open, error))?));
     let store = work.join(DISK).join(NAME);
     Script::new(seed, size).run(|| open_small(engine, &store, seed), &marks)
 }

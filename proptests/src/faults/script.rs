@@ -58,7 +58,11 @@ enum Step {
     /// The store is closed and opened again.
     Reopen,
     /// So many events of a room are appended to the log.
-    Append { room: usize, events: usize, durability: Durability },
+    Append {
+        room: usize,
+        events: usize,
+        durability: Durability,
+    },
 }
 
 /// How large a script is.
@@ -94,7 +98,11 @@ impl Script {
     /// Makes a script: every second one has rooms.
     pub fn new(seed: u64, size: Size) -> Self {
         let mut choices = Choices::new(seed ^ 0x5eed);
-        if seed.is_multiple_of(2) { Self::with_rooms(seed, size, &mut choices) } else { Self::raw(seed, size, &mut choices) }
+        if seed.is_multiple_of(2) {
+            Self::with_rooms(seed, size, &mut choices)
+        } else {
+            Self::raw(seed, size, &mut choices)
+        }
     }
 
     fn raw(seed: u64, size: Size, choices: &mut Choices) -> Self {
@@ -470,9 +478,7 @@ fn apply(contents: &mut Contents, op: &Op, changed: &mut OnChange<'_>) {
             changed(&place, old.as_ref(), None);
         }
         Op::DeleteRange { keyspace, range } => {
-            let within = |(of, key): &(Keyspace, Bytes)| {
-                of == keyspace && range.contains(key)
-            };
+            let within = |(of, key): &(Keyspace, Bytes)| of == keyspace && range.contains(key);
             let places: Vec<_> = contents.keys().filter(|place| within(place)).cloned().collect();
             for place in places {
                 let old = contents.remove(&place);

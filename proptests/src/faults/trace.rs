@@ -14,26 +14,62 @@ pub struct Trace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Record {
-    Open { fd: i32, flags: u64, path: String },
-    Close { fd: i32 },
-    Write { fd: i32, offset: u64, data: Range<usize> },
+    Open {
+        fd: i32,
+        flags: u64,
+        path: String,
+    },
+    Close {
+        fd: i32,
+    },
+    Write {
+        fd: i32,
+        offset: u64,
+        data: Range<usize>,
+    },
     /// `fsync` or, if `data_only`, `fdatasync`.
-    Sync { fd: i32, data_only: bool },
+    Sync {
+        fd: i32,
+        data_only: bool,
+    },
     /// `sync_file_range`, which promises nothing.
     SyncRange,
-    Truncate { fd: i32, len: u64 },
+    Truncate {
+        fd: i32,
+        len: u64,
+    },
     /// `fallocate` that makes the file longer.
-    Allocate { fd: i32, end: u64 },
-    Rename { from: String, to: String },
-    Link { from: String, to: String },
-    Unlink { path: String },
-    MakeDirectory { path: String },
-    RemoveDirectory { path: String },
-    Duplicate { fd: i32, copy: i32 },
+    Allocate {
+        fd: i32,
+        end: u64,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Link {
+        from: String,
+        to: String,
+    },
+    Unlink {
+        path: String,
+    },
+    MakeDirectory {
+        path: String,
+    },
+    RemoveDirectory {
+        path: String,
+    },
+    Duplicate {
+        fd: i32,
+        copy: i32,
+    },
     /// `sync` or `syncfs`.
     SyncAll,
     /// A call that the simulation doesn't know.
-    Unknown { what: String },
+    Unknown {
+        what: String,
+    },
 }
 
 impl Trace {
