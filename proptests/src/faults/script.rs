@@ -250,7 +250,7 @@ fn persist(room: &mut Room, pdu: &VerifiedPdu) -> PersistEvent {
 /// What is wrong, in words.
 pub fn check_log(store: &Arc<dyn Store>, verify: bool) -> Result<(), String> {
     let log = block_on(EventLog::open(Arc::clone(store))).map_err(|error| format!("the log does not open: {error}"))?;
-    let rooms: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
+    let rooms: Vec<RoomId> = log.rooms().into_iter().map(|(room_id, _)| room_id).collect();
     for room_id in rooms {
         match block_on(log.load_room(&room_id)) {
             Ok(Some(_)) => {}
