@@ -4,6 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use ravel_core::id::ServerName;
+
+#[cfg(feature = "backup")]
+use crate::backup::PlaceName;
 use crate::{
     command::{self, Failure},
     database::DatabaseName,
@@ -68,6 +72,33 @@ With --json: {\"entries\": N, \"rooms\": N, \"findings\": [{\"kind\", \"room_id\
 projection, record (it can't be decoded) or surplus; room_id and event_id are null where they are not known.
 
 What is wrong in a projection is mended by `ravel rebuild`; what is wrong in the log is not.";
+    #[cfg(feature = "backup")]
+    pub(super) const BACKUP: &str = "\
+With --json: {\"entries\": N, \"entries_added\": N, \"rooms\": N, \"segments_added\": N, \"bytes_added\": N, \"series\": N}; if what is
+there already is damaged, {\"findings\": [{\"object\", \"room_id\", \"message\"}...]}.
+
+The backup has the entries that the log had when the command began. A later run into the same place adds what is new; an
+interrupted one is taken up. For a bucket the environment says AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and for other
+services than Amazon's AWS_ENDPOINT_URL (with AWS_ALLOW_HTTP=true if that is http).
+
+Exit code 1: the backup that is to be continued is damaged. Exit code 2: it is another database's, or the place can't be used.";
+    #[cfg(feature = "backup")]
+    pub(super) const RESTORE: &str = "\
+With --json: {\"entries\": N, \"entries_added\": N, \"rooms\": N, \"findings\": []}, with --verify-only without entries_added; if
+anything is wrong, {\"findings\": [{\"object\", \"room_id\", \"message\"}...]}, object and room_id null where they do not fit.
+
+Interrupted, it leaves a database that only `ravel restore` opens: run it again, and it goes on from there.
+
+Exit code 1: an object of the backup is missing or damaged, or a room's fingerprints are not those of the backup. Exit code 2: there
+is no backup, the identity is missing or another's, the backup is of a newer format, or the database has something else.";
+    pub(super) const EXPORT: &str = "\
+With --json: {\"rooms\": [{\"file\", \"room_id\", \"events\", \"merges\", \"keys\", \"events_without_key\"}...]}.
+
+Exit code 1: of some events no verify key is known, so that an import drops them.";
+    pub(super) const IMPORT: &str = "\
+With --json: as `ravel replay`.
+
+Interrupted, run it again: what is there already is passed over. Exit code 1: an event was dropped or not judged.";
     pub(super) const COPY: &str = "\
 With --json: {\"items\": N, \"bytes\": N, \"equal\": true or false, \"current_state_fingerprints\": {ROOM_ID: FINGERPRINT...}}.
 
@@ -154,6 +185,61 @@ enum Command {
         #[arg(long, value_name = "DATABASE")]
         to: DatabaseName,
     },
+    /// Back up a database that may be in use, to a folder or an S3-compatible bucket; later runs add what is new
+    #[cfg(feature = "backup")]
+    #[command(after_long_help = json_help::BACKUP)]
+    Backup {
+        #[command(flatten)]
+        database: Database,
+        /// Where to: a folder, or s3://BUCKET/PREFIX
+        #[arg(long, value_name = "PLACE")]
+        to: PlaceName,
+        /// Encrypt to this age public key (age1...); may be given several times
+        #[arg(long = "recipient", value_name = "KEY")]
+        recipients: Vec<String>,
+        /// Begin anew, and drop the earlier backup when all is written: needed after a purge, as old segments keep what was purged
+        #[arg(long)]
+        full: bool,
+    },
+    /// Restore a backup into an empty database of any engine, and prove it by every room's fingerprints
+    #[cfg(feature = "backup")]
+    #[command(after_long_help = json_help::RESTORE)]
+    Restore {
+        /// Where the backup is: a folder, or s3://BUCKET/PREFIX
+        #[arg(long, value_name = "PLACE")]
+        from: PlaceName,
+        #[command(flatten)]
+        target: command::backup::Target,
+    },
+    /// Write rooms as files of recorded rooms, which `ravel import` and `ravel replay` read
+    #[command(after_long_help = json_help::EXPORT)]
+    Export {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $; without it all rooms
+        room: Option<String>,
+        /// The file (compressed if it ends in .gz), or for all rooms the folder
+        #[arg(long, short, value_name = "PATH")]
+        output: PathBuf,
+        /// The server that the files name as the one that saw the events
+        #[arg(long, value_name = "NAME", default_value = "ravel", value_parser = ServerName::parse)]
+        server_name: ServerName,
+        /// Take verify keys from this file of a recorded room, too; may be given several times
+        #[arg(long, value_name = "FILE")]
+        keys: Vec<PathBuf>,
+        /// Do not compress the files in a folder
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Take files of recorded rooms into a database: verified, judged, stored, durable
+    #[command(after_long_help = json_help::IMPORT)]
+    Import {
+        /// Files of recorded rooms, plain or compressed with gzip
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        database: Database,
+    },
     /// Measure what rooms cost: state resolution beside ruma-state-res, memory and disk
     #[cfg(feature = "bench")]
     Bench {
@@ -207,7 +293,7 @@ pub fn run() -> ExitCode {
 fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Replay { files, database, check, as_server } => {
-            let options = command::replay::Options { check, as_server };
+            let options = command::replay::Options { check, as_server, skip_known: false };
             command::replay::run(&files, &database.database, &options, output)
         }
         Command::State { database, room, before, after } => {
@@ -226,6 +312,20 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Rebuild { database } => command::maintain::rebuild(&database.database, output),
         Command::Verify { database } => command::maintain::verify(&database.database, output),
         Command::Copy { from, to } => command::maintain::copy(&from, &to, output),
+        #[cfg(feature = "backup")]
+        Command::Backup { database, to, recipients, full } => {
+            command::backup::backup(&database.database, &to, &recipients, full, output)
+        }
+        #[cfg(feature = "backup")]
+        Command::Restore { from, target } => match target.database {
+            Some(database) => command::backup::restore(&from, &database, target.identity.as_deref(), output),
+            None => command::backup::verify(&from, target.identity.as_deref(), output),
+        },
+        Command::Export { database, room, output: path, server_name, keys, plain } => {
+            let options = command::export::Options { room, output: path, server_name, keys, plain };
+            command::export::run(&database.database, &options, output)
+        }
+        Command::Import { files, database } => command::replay::import(&files, &database.database, output),
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),
         #[cfg(feature = "bench")]

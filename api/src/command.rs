@@ -1,9 +1,12 @@
 //! The commands of the command line, a module each, and how they fail.
 
+#[cfg(feature = "backup")]
+pub mod backup;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod dag;
 pub mod explain;
+pub mod export;
 pub mod maintain;
 pub mod replay;
 pub mod state;
@@ -72,9 +75,14 @@ pub enum Failure {
     #[cfg(feature = "bench")]
     #[error(transparent)]
     Untranslatable(#[from] ravel_proptests::ruma::Untranslatable),
-    #[cfg(feature = "bench")]
     #[error("{}: can't be written: {source}", .path.display())]
     Unwritable { path: PathBuf, source: io::Error },
+    #[cfg(feature = "backup")]
+    #[error(transparent)]
+    Backup(#[from] crate::backup::BackupError),
+    #[cfg(feature = "backup")]
+    #[error(transparent)]
+    Recipient(#[from] crate::backup::InvalidRecipient),
     #[error("can't write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -83,6 +91,8 @@ impl Failure {
     /// Returns the exit code: 3 if the database failed, else 2.
     pub fn exit_code(&self) -> ExitCode {
         match self {
+            #[cfg(feature = "backup")]
+            Self::Backup(crate::backup::BackupError::Log(_)) => ExitCode::from(3),
             Self::Store(StoreError::NotEmpty { .. }) => ExitCode::from(2),
             Self::Open(error) if error.is_wrong_name() => ExitCode::from(2),
             Self::Log(_) | Self::Store(_) | Self::Room(_) | Self::Open(_) => ExitCode::from(3),

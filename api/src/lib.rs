@@ -4,6 +4,8 @@
 //! files of recorded rooms, [`database`] opens a store by its name, [`output`] prints for people or programs.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "backup")]
+pub mod backup;
 pub mod cli;
 pub mod command;
 pub mod database;

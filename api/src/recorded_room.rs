@@ -167,11 +167,15 @@ struct RoomLine {
     merges: u64,
 }
 
-#[derive(Deserialize)]
-struct KeyLine {
-    server: String,
-    key_id: String,
-    verify_key: String,
+/// A verify key as it stands in a file.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RecordedKey {
+    /// The server's name.
+    pub server: String,
+    /// The key's id.
+    pub key_id: String,
+    /// The key in base64.
+    pub verify_key: String,
 }
 
 #[derive(Deserialize)]
@@ -201,29 +205,23 @@ impl RecordedRoom {
     ///
     /// When the file can't be read, is cut off or damaged, or is not of the format; the error names the line.
     pub fn read(path: &Path) -> Result<Self, UnreadableFile> {
-        let fail = |line, problem| UnreadableFile { path: path.to_owned(), line, problem };
-        let (mut lines, compressed) = open(path).map_err(|error| fail(None, Problem::Io(error)))?;
+        Self::read_with(path, true)
+    }
+
+    /// Reads a file without the states in it: `merges` and `finals` stay empty, whatever memory they would need.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub fn read_events(path: &Path) -> Result<Self, UnreadableFile> {
+        Self::read_with(path, false)
+    }
+
+    fn read_with(path: &Path, with_states: bool) -> Result<Self, UnreadableFile> {
         let mut reader: Option<Reader> = None;
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            let read = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(|error| {
-                let problem = if compressed { Problem::Damaged(error) } else { Problem::Io(error) };
-                fail(Some(number), problem)
-            })?;
-            if read == 0 {
-                break;
-            }
-            if read as u64 == LINE_BYTES_MAX {
-                return Err(fail(Some(number), Problem::LineTooLong));
-            }
-            let line = std::str::from_utf8(&line).map_err(|_| fail(Some(number), Problem::NotText))?;
-            if !line.trim().is_empty() {
-                read_line(&mut reader, path, number, line).map_err(|problem| fail(Some(number), problem))?;
-            }
-        }
-        let reader = reader.ok_or_else(|| fail(None, Problem::NoRoom))?;
-        reader.finish().map_err(|problem| fail(None, problem))
+        for_each_line(path, |number, line| read_line(&mut reader, path, number, line, with_states).map(|()| true))?;
+        let fail = |problem| UnreadableFile { path: path.to_owned(), line: None, problem };
+        reader.ok_or_else(|| fail(Problem::NoRoom))?.finish().map_err(fail)
     }
 
     /// Returns the events in their order, as they come out of the first checks on receipt (format, signatures, hash), whatever the
@@ -235,6 +233,54 @@ impl RecordedRoom {
     }
 }
 
+/// Reads the keys of a file, and no further.
+///
+/// # Errors
+///
+/// When the file can't be read or does not begin as one of a recorded room.
+pub fn read_keys(path: &Path) -> Result<Vec<RecordedKey>, UnreadableFile> {
+    let mut keys = Vec::new();
+    for_each_line(path, |_, line| {
+        let kind: Kind = parse(line)?;
+        match kind.kind.as_str() {
+            "room" => {}
+            "key" => {
+                let key: RecordedKey = parse(line)?;
+                VerifyKey::from_base64(&key.verify_key).map_err(|_| Problem::InvalidKey)?;
+                keys.push(key);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(keys)
+}
+
+/// Calls a function with the number and the text of each line that is not empty, until it returns false.
+fn for_each_line(path: &Path, mut read: impl FnMut(u64, &str) -> Result<bool, Problem>) -> Result<(), UnreadableFile> {
+    let fail = |line, problem| UnreadableFile { path: path.to_owned(), line, problem };
+    let (mut lines, compressed) = open(path).map_err(|error| fail(None, Problem::Io(error)))?;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let bytes = lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(|error| {
+            let problem = if compressed { Problem::Damaged(error) } else { Problem::Io(error) };
+            fail(Some(number), problem)
+        })?;
+        if bytes == 0 {
+            break;
+        }
+        if bytes as u64 == LINE_BYTES_MAX {
+            return Err(fail(Some(number), Problem::LineTooLong));
+        }
+        let line = std::str::from_utf8(&line).map_err(|_| fail(Some(number), Problem::NotText))?;
+        if !line.trim().is_empty() && !read(number, line).map_err(|problem| fail(Some(number), problem))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Opens a file, looking at its first bytes to see whether it is compressed.
 fn open(path: &Path) -> io::Result<(Box<dyn BufRead>, bool)> {
     let mut file = BufReader::new(File::open(path)?);
@@ -242,7 +288,13 @@ fn open(path: &Path) -> io::Result<(Box<dyn BufRead>, bool)> {
     Ok(if compressed { (Box::new(BufReader::new(MultiGzDecoder::new(file))), true) } else { (Box::new(file), false) })
 }
 
-fn read_line(reader: &mut Option<Reader>, path: &Path, number: u64, line: &str) -> Result<(), Problem> {
+fn read_line(
+    reader: &mut Option<Reader>,
+    path: &Path,
+    number: u64,
+    line: &str,
+    with_states: bool,
+) -> Result<(), Problem> {
     let kind: Kind = parse(line)?;
     match (kind.kind.as_str(), reader) {
         ("room", reader @ None) => *reader = Some(Reader::new(path, parse(line)?)?),
@@ -250,6 +302,8 @@ fn read_line(reader: &mut Option<Reader>, path: &Path, number: u64, line: &str) 
         ("key" | "event" | "merge" | "final", None) => return Err(Problem::NoRoomYet),
         ("key", Some(reader)) => reader.key(parse(line)?)?,
         ("event", Some(reader)) => reader.event(number, parse(line)?)?,
+        ("merge", Some(reader)) if !with_states => reader.count_merge()?,
+        ("final", Some(_)) if !with_states => {}
         ("merge", Some(reader)) => reader.merge(number, parse(line)?)?,
         ("final", Some(reader)) => reader.final_view(number, parse(line)?)?,
         _ => return Err(Problem::UnknownKind(kind.kind)),
@@ -270,6 +324,7 @@ struct Reader {
     room: RecordedRoom,
     expected_events: u64,
     expected_merges: u64,
+    found_merges: u64,
     /// What the next difference is relative to.
     last_state: BTreeMap<StateKey, EventId>,
 }
@@ -288,10 +343,11 @@ impl Reader {
             merges: Vec::new(),
             finals: Vec::new(),
         };
-        Ok(Self { room, expected_events: line.events, expected_merges: line.merges, last_state: BTreeMap::new() })
+        let (expected_events, expected_merges) = (line.events, line.merges);
+        Ok(Self { room, expected_events, expected_merges, found_merges: 0, last_state: BTreeMap::new() })
     }
 
-    fn key(&mut self, line: KeyLine) -> Result<(), Problem> {
+    fn key(&mut self, line: RecordedKey) -> Result<(), Problem> {
         let key = VerifyKey::from_base64(&line.verify_key).map_err(|_| Problem::InvalidKey)?;
         let key = PublishedKey { key, valid_until_ts_ms: i64::MAX, expired_ts_ms: None };
         let server = ServerName::parse(&line.server).map_err(|_| Problem::InvalidId(line.server))?;
@@ -311,11 +367,17 @@ impl Reader {
 
     fn merge(&mut self, number: u64, line: StateLine) -> Result<(), Problem> {
         let event_id = event_id(&line.event_id)?;
-        if self.room.merges.len() as u64 == self.expected_merges {
-            return Err(Problem::TooMany { kind: "merge", expected: self.expected_merges });
-        }
+        self.count_merge()?;
         let state = self.state(&line)?;
         self.room.merges.push(Merge { line: number, event_id, servers: line.servers, state });
+        Ok(())
+    }
+
+    fn count_merge(&mut self) -> Result<(), Problem> {
+        if self.found_merges == self.expected_merges {
+            return Err(Problem::TooMany { kind: "merge", expected: self.expected_merges });
+        }
+        self.found_merges += 1;
         Ok(())
     }
 
@@ -350,7 +412,7 @@ impl Reader {
         if found < self.expected_events {
             return Err(Problem::CutOff { kind: "event", expected: self.expected_events, found });
         }
-        let found = self.room.merges.len() as u64;
+        let found = self.found_merges;
         if found < self.expected_merges {
             return Err(Problem::CutOff { kind: "merge", expected: self.expected_merges, found });
         }

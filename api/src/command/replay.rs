@@ -34,6 +34,8 @@ pub struct Options {
     pub check: bool,
     /// Replay in this server's order of arrival, and compare with what it recorded.
     pub as_server: Option<String>,
+    /// Pass over events that are there already, without looking at their signatures.
+    pub skip_known: bool,
 }
 
 /// How many events are verified, and how many are stored, at a time.
@@ -60,7 +62,7 @@ pub fn run(
     check_versions(&rooms, &known, "in the database")?;
     let progress = output.progress(rooms.iter().map(|room| room.events.len() as u64).sum(), "", "events");
     let started = Instant::now();
-    let mut report = Report::of(&rooms);
+    let mut report = Report::of(rooms.iter().map(|room| room.path.as_path()));
     report.print_header(options, output);
     for recorded in rooms {
         progress.set_message(report::file_name(&recorded.path));
@@ -71,6 +73,39 @@ pub fn run(
     progress.finish_and_clear();
     report.seconds = started.elapsed().as_secs_f64();
     report.print_total(options, output);
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { disagreement() })
+}
+
+/// Imports files into a database, one after the other: all that [`run`] does but comparing, durable in the end, and what is there
+/// already is passed over. The exit code is 1 if anything was dropped or could not be judged.
+pub fn import(files: &[PathBuf], database: &DatabaseName, output: &mut Output) -> Result<ExitCode, Failure> {
+    // The first file that can't be read leaves no database behind.
+    let mut first = files.first().map(|file| RecordedRoom::read_events(file)).transpose()?;
+    let mut log = block_on(EventLog::open(database.open_or_create()?))?;
+    let mut known: BTreeMap<RoomId, RoomVersion> = log.rooms().map(|(id, version)| (id.clone(), version)).collect();
+    let options = Options { skip_known: true, ..Options::default() };
+    let progress = output.progress(0, "", "events");
+    let started = Instant::now();
+    let mut report = Report::of(files.iter().map(PathBuf::as_path));
+    report.print_header(&options, output);
+    for file in files {
+        // One at a time in memory.
+        let recorded = match first.take() {
+            Some(recorded) => recorded,
+            None => RecordedRoom::read_events(file)?,
+        };
+        check_versions(std::slice::from_ref(&recorded), &known, "in the database")?;
+        known.insert(recorded.room_id.clone(), recorded.room_version);
+        progress.inc_length(recorded.events.len() as u64);
+        progress.set_message(report::file_name(&recorded.path));
+        let replayed = replay_room(&recorded, &mut log, &options, |events| progress.inc(events));
+        let room_report = replayed.inspect_err(|_| progress.finish_and_clear())?;
+        block_on(log.store().flush())?;
+        progress.suspend(|| report.add(room_report, &options, output));
+    }
+    progress.finish_and_clear();
+    report.seconds = started.elapsed().as_secs_f64();
+    report.print_total(&options, output);
     Ok(if report.is_good() { ExitCode::SUCCESS } else { disagreement() })
 }
 
@@ -113,7 +148,7 @@ pub fn replay_room(
         progress(1);
     };
     let mut replay = Replay { recorded, log, room, known_before, report, pending: Vec::new(), advance: &mut advance };
-    let pdus = replay.verify();
+    let pdus = replay.verify(options.skip_known);
     match &options.as_server {
         None => replay.in_order_of_file(&pdus)?,
         Some(server) => replay.in_order_of_server(&pdus, server)?,
@@ -149,7 +184,7 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     /// Checks 1 to 3 of every event: format, signatures, hash. What does not pass is dropped and reported.
-    fn verify(&mut self) -> BTreeMap<EventId, VerifiedPdu> {
+    fn verify(&mut self, skip_known: bool) -> BTreeMap<EventId, VerifiedPdu> {
         let rules = self.recorded.room_version.rules();
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
@@ -158,6 +193,10 @@ impl Replay<'_> {
             let mut parsed = Vec::with_capacity(chunk.len());
             let mut sources = Vec::with_capacity(chunk.len());
             for event in chunk {
+                if skip_known && self.known_before.contains(&event.event_id) {
+                    self.report.known += 1;
+                    continue;
+                }
                 match ParsedPdu::parse(event.pdu.get().as_bytes(), rules) {
                     Ok(pdu) => {
                         parsed.push(pdu);

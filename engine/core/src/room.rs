@@ -333,6 +333,13 @@ impl Room {
         self.node_numbers = NodeNumbers::after(nodes_numbered);
     }
 
+    /// Computes the current state of a room whose events were restored up to some point, and sets how many snapshot nodes had
+    /// numbers there. Costs the resolution of the states after the forward extremities.
+    pub fn restore_current_state_of_extremities(&mut self, nodes_numbered: u32) {
+        self.current_state = self.resolve_extremities();
+        self.node_numbers = NodeNumbers::after(nodes_numbered);
+    }
+
     /// Gives an event its number. It counts as rejected until it is judged.
     fn number(&mut self, event: &Event) -> Result<EventIndex, RoomError> {
         let auth_events = event.auth_events.iter().map(|event_id| self.known(event, event_id));

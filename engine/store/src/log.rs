@@ -10,6 +10,7 @@ mod records;
 mod replay;
 mod replica;
 mod resolve;
+mod restoring;
 mod rooms;
 mod server_keys;
 mod stale_rooms;
@@ -36,6 +37,7 @@ use self::{
 pub use self::{
     replica::Replica,
     resolve::StoredResolution,
+    rooms::LoggedEvent,
     verify::{Finding, Verification},
 };
 use crate::{Batch, Committed, KeyRange, Keyspace, Limits, Page, Scan, Store, StoreError, StoreExt, codec};
@@ -54,6 +56,8 @@ pub enum LogError {
     Lagging,
     #[error("{room_id} was last written by a newer program")]
     NewerProjections { room_id: RoomId },
+    #[error("a restore was interrupted; run `ravel restore` again")]
+    Restoring,
     #[error("the log is full")]
     Full,
     #[error("{room_id} is of room version {known}, not {given}")]
@@ -141,7 +145,7 @@ impl EventLog {
     /// # Errors
     ///
     /// When the store can't be read or its records are damaged; if projections are behind the log, those of
-    /// [`catch_up`](Self::catch_up), and `Lagging` if the store is open for reading only.
+    /// [`catch_up`](Self::catch_up), and `Lagging` if the store is open for reading only; `Restoring` if a restore was interrupted.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, LogError> {
         Self::open_with_progress(store, |_, _| {}).await
     }
@@ -152,6 +156,14 @@ impl EventLog {
     ///
     /// Those of [`open`](Self::open).
     pub async fn open_with_progress(store: Arc<dyn Store>, progress: impl FnMut(u64, u64)) -> Result<Self, LogError> {
+        let log = Self::open_to_restore_with_progress(store, progress).await?;
+        if log.is_being_restored().await? { Err(LogError::Restoring) } else { Ok(log) }
+    }
+
+    async fn open_to_restore_with_progress(
+        store: Arc<dyn Store>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Self, LogError> {
         let log = Self::new(store, Head::default());
         let is_lagging = log.projected_to().await?.is_some();
         let head = match log.store.get_record(key::HEAD).await? {

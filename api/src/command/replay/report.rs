@@ -293,9 +293,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(rooms: &[RecordedRoom]) -> Self {
-        let width =
-            rooms.iter().map(|room| file_name(&room.path).chars().count()).max().unwrap_or(0).max("total".len());
+    pub(super) fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
+        let width = files.map(|path| file_name(path).chars().count()).max().unwrap_or(0).max("total".len());
         Self { rooms: Vec::new(), width, seconds: 0.0 }
     }
 

@@ -318,6 +318,9 @@ pub(super) mod key {
 
     pub(in crate::log) const PROJECTED_TO: &[u8] = b"projected to";
 
+    /// There while entries of another log are taken over, until all are there.
+    pub(in crate::log) const RESTORING: &[u8] = b"restoring";
+
     pub(in crate::log) const HEAD: &[u8] = b"log head";
 
     pub(in crate::log) fn sequence(sequence: u64) -> Bytes {

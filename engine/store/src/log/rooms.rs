@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ravel_core::{
-    id::RoomId,
+    id::{EventId, RoomId},
     room::Room,
     room_version::RoomVersion,
     state::{NodeCache, NodeIndex, StateLoader, StateMap},
@@ -18,6 +18,25 @@ use crate::{GET_KEYS_MAX, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec}
 /// How many events are read at a time.
 const TIMELINE_PAGE: usize = 1024;
 
+/// How many events are handed out at a time: 16 MiB at most.
+const LOGGED_EVENTS_PAGE: usize = 256;
+
+/// An event as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedEvent {
+    /// The number of its entry.
+    pub sequence: u64,
+    /// Its id.
+    pub event_id: EventId,
+    /// Its canonical JSON without `unsigned`; redacted if its content hash did not match.
+    pub json: Vec<u8>,
+}
+
+/// A room's timeline from one sequence number (included) to another (excluded).
+fn timeline(room: u32, from: u64, to: u64) -> Scan {
+    Scan::new(Keyspace::Timelines, KeyRange::new(key::timeline(room, from), key::timeline(room, to)))
+}
+
 impl EventLog {
     /// Loads a room with all its events and states, `None` if it is not there.
     ///
@@ -30,6 +49,18 @@ impl EventLog {
     pub async fn load_room(&self, room_id: &RoomId) -> Result<Option<Room>, LogError> {
         let Some(record) = self.fresh_room(room_id).await? else { return Ok(None) };
         self.load(room_id, &record).await.map(Some)
+    }
+
+    /// Loads a room as it was when the log had `position` entries, also while others append; `None` if it is not there.
+    ///
+    /// Costs what [`load_room`](Self::load_room) does, and if the room had events since, the resolution of its current state.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or what it has does not fit together.
+    pub async fn load_room_at(&self, room_id: &RoomId, position: u64) -> Result<Option<Room>, LogError> {
+        let Some(record) = self.fresh_room(room_id).await? else { return Ok(None) };
+        self.load_at(room_id, &record, position).await.map(Some)
     }
 
     /// Returns the record of a room whose projections are as this program makes them.
@@ -49,11 +80,14 @@ impl EventLog {
 
     /// Loads a room as its projections have it now.
     pub(super) async fn load(&self, room_id: &RoomId, record: &RoomRecord) -> Result<Room, LogError> {
+        self.load_at(room_id, record, u64::MAX).await
+    }
+
+    async fn load_at(&self, room_id: &RoomId, record: &RoomRecord, position: u64) -> Result<Room, LogError> {
         let (number, version) = (record.number, self.version_of(room_id, record)?);
         let mut room = Room::new(room_id.clone(), version.rules());
         let mut cache = NodeCache::default();
-        let timeline = Scan::new(Keyspace::Timelines, KeyRange::prefix(key::room(number)));
-        let mut scan = Some(timeline.items(TIMELINE_PAGE));
+        let mut scan = Some(timeline(number, 0, position).items(TIMELINE_PAGE));
         let mut nodes_numbered = 0;
         while let Some(asked) = scan.take() {
             let page = self.store.scan(asked.clone()).await?;
@@ -61,7 +95,14 @@ impl EventLog {
             nodes_numbered =
                 self.restore_page(&mut room, number, &mut cache, page.items).await?.unwrap_or(nodes_numbered);
         }
-        let current_state = match self.store.get_record::<ExtremitiesRecord>(key::room(number)).await? {
+        let extremities = self.store.get_record::<ExtremitiesRecord>(key::room(number)).await?;
+        // Looked at after the record was read: if there is nothing later now, the record is that of the position.
+        let later = timeline(number, position, u64::MAX).items(1);
+        if !self.store.scan(later).await?.items.is_empty() {
+            room.restore_current_state_of_extremities(nodes_numbered);
+            return Ok(room);
+        }
+        let current_state = match extremities {
             Some(extremities) => self.load_state(&room, number, extremities.current_state, &mut cache).await?,
             None => StateMap::new(),
         };
@@ -71,6 +112,53 @@ impl EventLog {
         }
         room.restore_current_state(current_state, nodes_numbered);
         Ok(room)
+    }
+
+    /// Returns the number that stands for a room in the log.
+    ///
+    /// # Errors
+    ///
+    /// `Lagging` if the projections are not those of the whole log.
+    pub fn room_number(&self, room_id: &RoomId) -> Result<Option<u32>, LogError> {
+        Ok(self.room(room_id)?.map(|record| record.number))
+    }
+
+    /// Returns the sequence number of a room's last event before `position`, `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails or its keys are damaged.
+    pub async fn last_event_before(&self, room_id: &RoomId, position: u64) -> Result<Option<u64>, LogError> {
+        let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(None) };
+        let page = self.store.scan(timeline(number, 0, position).backward().items(1)).await?;
+        Ok(page.items.first().map(|(key, _)| key::timeline_sequence(key)).transpose()?)
+    }
+
+    /// Returns some events of a room, in the order of the log: those from the sequence number `from` on and before `position`,
+    /// at most 256 at a time, none when there are no more.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or what it has does not fit together.
+    pub async fn logged_events(
+        &self,
+        room_id: &RoomId,
+        from: u64,
+        position: u64,
+    ) -> Result<Vec<LoggedEvent>, LogError> {
+        let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(Vec::new()) };
+        let page = self.store.scan(timeline(number, from, position).items(LOGGED_EVENTS_PAGE)).await?;
+        let sequences = page.items.iter().map(|(key, _)| key::timeline_sequence(key));
+        let sequences: Vec<u64> = sequences.collect::<Result<_, _>>()?;
+        let events = self.entries(&sequences).await?.into_iter().map(|(sequence, entry)| {
+            let bad = |problem| LogError::BadEntry { sequence, problem };
+            let LogEntry::Event { event_id, json, .. } = entry else {
+                return Err(bad("it is not an event, and a timeline names it"));
+            };
+            let event_id = EventId::parse(&event_id).map_err(|_| bad("its event id is invalid"))?;
+            Ok(LoggedEvent { sequence, event_id, json })
+        });
+        events.collect()
     }
 
     /// Reads entries by their sequence numbers, in their order.

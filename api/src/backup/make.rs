@@ -1,0 +1,299 @@
+//! Making a backup, or adding to it what is new.
+
+use std::{
+    collections::BTreeSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ravel_core::id::RoomId;
+use ravel_store::{
+    Limits, block_on,
+    directory::LAYOUT,
+    log::{EventLog, LogError},
+};
+
+use super::{
+    BackupError, Manifest, Place, Recipients, RoomFingerprints,
+    manifest::{FORMAT, LATEST, StoredObject, series_of, series_prefix, unfinished_name},
+    segment::{self, Chain, SEGMENT_ENTRIES_MAX, Segment},
+};
+
+/// How to make a backup.
+#[derive(Default)]
+pub struct Options {
+    /// Whom to encrypt it to.
+    pub recipients: Recipients,
+    /// Begin anew, and drop what was there when all is written.
+    pub full: bool,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Made {
+    /// What the backup consists of now.
+    pub manifest: Manifest,
+    /// How many entries were in it before.
+    pub position_before: u64,
+    /// How many segments were written by this run.
+    pub segments_added: u64,
+    /// Their bytes.
+    pub bytes_added: u64,
+}
+
+/// Backs up the entries that the log has now; others may append meanwhile. Calls `progress` with the entries that are in the backup.
+///
+/// Needs memory for a segment, and for one room at a time.
+///
+/// # Errors
+///
+/// When the log or the place fails, the place has something else or the backup of another log, or what it has is damaged. Then
+/// the backup is as it was before; what was written beyond it is taken up by the next run.
+pub fn make(
+    log: &EventLog,
+    place: &Place,
+    options: &Options,
+    mut progress: impl FnMut(u64),
+) -> Result<Made, BackupError> {
+    let position = log.len();
+    let (previous, series) = find_previous(place, options.full)?;
+    let encrypted = !options.recipients.is_empty();
+    match &previous {
+        Some(previous) if previous.encrypted && !encrypted => {
+            return Err(BackupError::RecipientMissing(place.name().clone()));
+        }
+        Some(previous) if !previous.encrypted && encrypted => {
+            return Err(BackupError::NotEncrypted(place.name().clone()));
+        }
+        _ => {}
+    }
+    let position_before = previous.as_ref().map_or(0, |previous| previous.position);
+    if let Some(previous) = &previous
+        && !is_prefix(log, previous)?
+    {
+        let entries = previous.position;
+        return Err(BackupError::OtherLog { place: place.name().clone(), entries, len: position });
+    }
+    let begun = Manifest { encrypted, ..previous.clone().unwrap_or_else(|| empty(series)) };
+    let mut run = Run { place, options, manifest: begun, segments_added: 0, bytes_added: 0 };
+    if let Some(unfinished) = Manifest::find_unfinished(place, series)?
+        && unfinished.encrypted == encrypted
+        && unfinished.position > position_before
+        && unfinished.segments.starts_with(&run.manifest.segments)
+        && is_prefix(log, &unfinished)?
+    {
+        run.manifest.position = unfinished.position;
+        run.manifest.segments = unfinished.segments;
+    }
+    progress(run.manifest.position);
+    run.entries(log, position, &mut progress)?;
+    if previous.is_none() || run.manifest.position > position_before {
+        run.manifest.rooms = fingerprints(log, position, previous.as_ref())?;
+        run.manifest.made_ts_ms = now_ms();
+        run.manifest.publish(place)?;
+    }
+    clean_up(place, &run.manifest)?;
+    let Run { manifest, segments_added, bytes_added, .. } = run;
+    Ok(Made { manifest, position_before, segments_added, bytes_added })
+}
+
+/// Returns the backup that is to be continued, and the number of the series that is written.
+fn find_previous(place: &Place, full: bool) -> Result<(Option<Manifest>, u64), BackupError> {
+    let objects = place.list()?;
+    let newest_series = objects.iter().filter_map(|(name, _)| series_of(name)).max().unwrap_or(0);
+    let found = match Manifest::find(place) {
+        // What is damaged is replaced.
+        Err(BackupError::Damaged { .. }) if full => return Ok((None, newest_series.saturating_add(1))),
+        found => found?,
+    };
+    match found {
+        Some(found) if full => Ok((None, found.series.saturating_add(1))),
+        Some(found) => {
+            let series = found.series;
+            Ok((Some(found), series))
+        }
+        None => {
+            if let Some((object, _)) = objects.into_iter().find(|(name, _)| series_of(name).is_none()) {
+                return Err(BackupError::Foreign { place: place.name().clone(), object });
+            }
+            Ok((None, newest_series.max(1)))
+        }
+    }
+}
+
+fn empty(series: u64) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        layout: LAYOUT,
+        series,
+        position: 0,
+        made_ts_ms: 0,
+        encrypted: false,
+        segments: Vec::new(),
+        server_keys: None,
+        rooms: Default::default(),
+    }
+}
+
+/// Whether the last segment of a backup has the entries that the log has there. Its running hash covers those before, too.
+fn is_prefix(log: &EventLog, manifest: &Manifest) -> Result<bool, BackupError> {
+    let Some((last, before)) = manifest.segments.split_last() else { return Ok(true) };
+    if last.last >= log.len() {
+        return Ok(false);
+    }
+    let Some(mut chain) = before.last().map_or(Some(Chain::default()), |segment| Chain::parse(&segment.chain)) else {
+        return Ok(false);
+    };
+    let mut next = last.first;
+    while next <= last.last {
+        for (sequence, record) in page(log, next, last.last + 1)? {
+            chain.add(sequence, &record);
+            next = sequence + 1;
+        }
+    }
+    Ok(chain.to_hex() == last.chain)
+}
+
+/// Returns the next entries from `from` on and before `end`, at least one.
+fn page(log: &EventLog, from: u64, end: u64) -> Result<Vec<(u64, ravel_store::Bytes)>, LogError> {
+    let items = usize::try_from(end.saturating_sub(from).min(SEGMENT_ENTRIES_MAX)).unwrap_or(1);
+    let entries = block_on(log.raw_entries(from, Limits { items, bytes: PAGE_BYTES }))?;
+    let expected = (from..end).zip(&entries).find(|(expected, (sequence, _))| expected != sequence);
+    if entries.is_empty() || expected.is_some() {
+        let sequence = expected.map_or(from, |(expected, _)| expected);
+        return Err(LogError::BadEntry { sequence, problem: "it is missing" });
+    }
+    Ok(entries)
+}
+
+/// A run.
+struct Run<'a> {
+    place: &'a Place,
+    options: &'a Options,
+    manifest: Manifest,
+    segments_added: u64,
+    bytes_added: u64,
+}
+
+impl Run<'_> {
+    /// Writes the entries from where the backup ends up to `position`.
+    fn entries(&mut self, log: &EventLog, position: u64, progress: &mut impl FnMut(u64)) -> Result<(), BackupError> {
+        let damaged = || BackupError::Damaged {
+            object: LATEST.to_owned(),
+            damage: super::Damage::Content("a running hash in the manifest is none"),
+        };
+        let last = self.manifest.segments.last();
+        let mut chain = last.map_or(Some(Chain::default()), |last| Chain::parse(&last.chain)).ok_or_else(damaged)?;
+        let mut next = self.manifest.position;
+        let mut segment = Segment::new(next);
+        while next < position {
+            for (sequence, record) in page(log, next, position)? {
+                chain.add(sequence, &record);
+                segment.push(sequence, &record);
+                next = sequence + 1;
+                if segment.is_full() || next == position {
+                    self.store(std::mem::replace(&mut segment, Segment::new(next)), chain)?;
+                    progress(next);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, segment: Segment, chain: Chain) -> Result<(), BackupError> {
+        let (first, last) = (segment.first, segment.last());
+        let plain = segment.into_plain();
+        let stored = self.options.recipients.seal(&plain)?;
+        let stored_sha256 = segment::sha256(&stored);
+        // With some of its hash, so that another run never writes over it: what is encrypted differs each time.
+        let distinct = stored_sha256.get(..8).unwrap_or_default();
+        let suffix = if self.options.recipients.is_empty() { "" } else { ".age" };
+        let prefix = series_prefix(self.manifest.series);
+        let object = StoredObject {
+            name: format!("{prefix}log-{first:020}-{last:020}-{distinct}.zst{suffix}"),
+            first,
+            last,
+            stored_bytes: stored.len() as u64,
+            stored_sha256,
+            plain_bytes: plain.len() as u64,
+            plain_sha256: segment::sha256(&plain),
+            chain: chain.to_hex(),
+        };
+        self.place.put(&object.name, stored)?;
+        self.segments_added += 1;
+        self.bytes_added += object.stored_bytes;
+        self.manifest.position = last + 1;
+        self.manifest.segments.push(object);
+        if self.segments_added.is_multiple_of(NOTE_AFTER_SEGMENTS) {
+            self.manifest.note_unfinished(self.place)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns how each room was at a position. What had no event since the backup before is taken from there.
+fn fingerprints(
+    log: &EventLog,
+    position: u64,
+    previous: Option<&Manifest>,
+) -> Result<std::collections::BTreeMap<u32, RoomFingerprints>, BackupError> {
+    let room_ids: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
+    let mut fingerprints = std::collections::BTreeMap::new();
+    for room_id in room_ids {
+        let Some(number) = log.room_number(&room_id) else { continue };
+        let Some(last) = block_on(log.last_event_before(&room_id, position))? else { continue };
+        let known = previous.and_then(|previous| previous.rooms.get(&number)).filter(|known| known.last == last);
+        let room = match known {
+            Some(known) => known.clone(),
+            None => match RoomFingerprints::of(log, &room_id, position, last)? {
+                Some(room) => room,
+                None => continue,
+            },
+        };
+        fingerprints.insert(number, room);
+    }
+    Ok(fingerprints)
+}
+
+impl RoomFingerprints {
+    /// Returns how a room of a log was at a position; `last` is its last event before that.
+    pub(super) fn of(log: &EventLog, room_id: &RoomId, position: u64, last: u64) -> Result<Option<Self>, LogError> {
+        let room = block_on(log.load_room_at(room_id, position))?;
+        Ok(room.map(|room| Self {
+            events: room.len() as u64,
+            last,
+            current_state: room.current_state().fingerprint().to_string(),
+            history: room.history_fingerprint().to_string(),
+        }))
+    }
+}
+
+/// Removes earlier series, what the run noted for the case that it ends early, and what earlier runs left behind.
+fn clean_up(place: &Place, manifest: &Manifest) -> Result<(), BackupError> {
+    let unfinished = unfinished_name(manifest.series);
+    let named: BTreeSet<&str> =
+        manifest.segments.iter().chain(&manifest.server_keys).map(|object| object.name.as_str()).collect();
+    let now_s = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
+    for (name, meta) in place.list()? {
+        let Some(series) = series_of(&name) else { continue };
+        let is_old = now_s.saturating_sub(meta.last_modified.timestamp()) > LEFTOVER_AGE_S;
+        let is_leftover = series == manifest.series
+            && (name == unfinished || (is_old && !named.contains(name.as_str()) && name != manifest.object_name()));
+        if series < manifest.series || is_leftover {
+            place.delete(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
+const PAGE_BYTES: usize = 4 << 20;
+
+/// How often a run notes how far it is.
+const NOTE_AFTER_SEGMENTS: u64 = 16;
+
+/// What no manifest names may belong to a run that is under way; after a day it does not.
+const LEFTOVER_AGE_S: i64 = 24 * 60 * 60;
