@@ -107,3 +107,6 @@ pub enum Damage {
     #[error("{0}")]
     Content(&'static str),
 }
+
+#[cfg(test)]
+mod tests;

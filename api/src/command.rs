@@ -121,7 +121,7 @@ fn list(known: &[impl ToString]) -> String {
 
 /// Writes a count of things in English.
 fn count(count: u64, thing: &str) -> String {
-    match (count, thing.strip_suffix('y')) {
+    match (count, thing.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']))) {
         (1, _) => format!("1 {thing}"),
         (_, Some(stem)) => format!("{count} {stem}ies"),
         (_, None) => format!("{count} {thing}s"),

@@ -1,7 +1,7 @@
 //! Making a backup, or adding to it what is new.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,16 +15,23 @@ use ravel_store::{
 use super::{
     BackupError, Manifest, Place, Recipients, RoomFingerprints,
     manifest::{FORMAT, LATEST, StoredObject, series_of, series_prefix, unfinished_name},
-    segment::{self, Chain, SEGMENT_ENTRIES_MAX, Segment},
+    segment::{self, Chain, Segment},
 };
 
 /// How to make a backup.
-#[derive(Default)]
 pub struct Options {
     /// Whom to encrypt it to.
     pub recipients: Recipients,
     /// Begin anew, and drop what was there when all is written.
     pub full: bool,
+    /// A segment is closed when it has this many entries, or 4 MiB.
+    pub segment_entries_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { recipients: Recipients::default(), full: false, segment_entries_max: 4096 }
+    }
 }
 
 /// What was written.
@@ -130,7 +137,7 @@ fn empty(series: u64) -> Manifest {
         encrypted: false,
         segments: Vec::new(),
         server_keys: None,
-        rooms: Default::default(),
+        rooms: BTreeMap::new(),
     }
 }
 
@@ -155,7 +162,7 @@ fn is_prefix(log: &EventLog, manifest: &Manifest) -> Result<bool, BackupError> {
 
 /// Returns the next entries from `from` on and before `end`, at least one.
 fn page(log: &EventLog, from: u64, end: u64) -> Result<Vec<(u64, ravel_store::Bytes)>, LogError> {
-    let items = usize::try_from(end.saturating_sub(from).min(SEGMENT_ENTRIES_MAX)).unwrap_or(1);
+    let items = usize::try_from(end.saturating_sub(from).min(PAGE_ENTRIES)).unwrap_or(1);
     let entries = block_on(log.raw_entries(from, Limits { items, bytes: PAGE_BYTES }))?;
     let expected = (from..end).zip(&entries).find(|(expected, (sequence, _))| expected != sequence);
     if entries.is_empty() || expected.is_some() {
@@ -190,7 +197,7 @@ impl Run<'_> {
                 chain.add(sequence, &record);
                 segment.push(sequence, &record);
                 next = sequence + 1;
-                if segment.is_full() || next == position {
+                if segment.is_full(self.options.segment_entries_max) || next == position {
                     self.store(std::mem::replace(&mut segment, Segment::new(next)), chain)?;
                     progress(next);
                 }
@@ -235,9 +242,9 @@ fn fingerprints(
     log: &EventLog,
     position: u64,
     previous: Option<&Manifest>,
-) -> Result<std::collections::BTreeMap<u32, RoomFingerprints>, BackupError> {
+) -> Result<BTreeMap<u32, RoomFingerprints>, BackupError> {
     let room_ids: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
-    let mut fingerprints = std::collections::BTreeMap::new();
+    let mut fingerprints = BTreeMap::new();
     for room_id in room_ids {
         let Some(number) = log.room_number(&room_id) else { continue };
         let Some(last) = block_on(log.last_event_before(&room_id, position))? else { continue };
@@ -290,6 +297,7 @@ fn now_ms() -> u64 {
     u64::try_from(now).unwrap_or(u64::MAX)
 }
 
+const PAGE_ENTRIES: u64 = 4096;
 const PAGE_BYTES: usize = 4 << 20;
 
 /// How often a run notes how far it is.

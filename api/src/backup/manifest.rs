@@ -198,6 +198,10 @@ fn parse<T: for<'de> Deserialize<'de>>(place: &Place, object: &str, bytes: &[u8]
     if format > FORMAT {
         return Err(BackupError::NewerFormat { place: place.name().clone(), found: format });
     }
+    if format == 0 {
+        let damage = Damage::Content("it has no format");
+        return Err(BackupError::Damaged { object: object.to_owned(), damage });
+    }
     if layout > ravel_store::directory::LAYOUT {
         return Err(BackupError::NewerLayout { place: place.name().clone(), found: layout });
     }

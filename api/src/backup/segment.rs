@@ -5,8 +5,6 @@ use sha2::{Digest, Sha256};
 
 use super::Damage;
 
-/// A segment is closed when it has this many entries.
-pub(super) const SEGMENT_ENTRIES_MAX: u64 = 4096;
 /// A segment is closed when it has grown to this size.
 pub(super) const SEGMENT_BYTES: usize = 4 << 20;
 /// The largest segment before compression: one entry more than the size at which it is closed.
@@ -60,8 +58,8 @@ impl Segment {
         self.plain.extend_from_slice(record);
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.entries >= SEGMENT_ENTRIES_MAX || self.plain.len() >= SEGMENT_BYTES
+    pub(super) fn is_full(&self, entries_max: u64) -> bool {
+        self.entries >= entries_max || self.plain.len() >= SEGMENT_BYTES
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -131,7 +129,7 @@ mod tests {
         segment.push(7, b"one");
         segment.push(8, b"");
         segment.push(9, b"three");
-        assert_eq!((segment.last(), segment.is_full()), (9, false));
+        assert_eq!((segment.last(), segment.is_full(4), segment.is_full(3)), (9, false, true));
         segment.into_plain()
     }
 

@@ -23,7 +23,7 @@ pub fn backup(
     full: bool,
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
-    let options = Options { recipients: Recipients::parse(recipients)?, full };
+    let options = Options { recipients: Recipients::parse(recipients)?, full, ..Options::default() };
     let log = open_log(database)?;
     let place = Place::open_or_create(to)?;
     let progress = output.progress(log.len(), "backing up", "entries");

@@ -62,7 +62,9 @@ pub fn run(database: &DatabaseName, options: &Options, output: &mut Output) -> R
             let suffix = if options.plain { "jsonl" } else { "jsonl.gz" };
             // Numbers, as a room's id may be anything.
             let file = |room_id: &RoomId| Some(format!("room-{}.{suffix}", log.room_number(room_id)?));
-            let named = known.iter().filter_map(|id| Some((id.clone(), options.output.join(file(id)?))));
+            let mut numbered = known;
+            numbered.sort_by_key(|room_id| log.room_number(room_id));
+            let named = numbered.into_iter().filter_map(|id| file(&id).map(|file| (id, options.output.join(file))));
             named.collect()
         }
     };
