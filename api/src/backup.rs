@@ -9,6 +9,7 @@ mod place;
 mod restore;
 mod seal;
 mod segment;
+mod server_keys;
 
 use std::{io, path::PathBuf};
 
@@ -102,7 +103,7 @@ pub enum Damage {
     Encryption(String),
     #[error("it can't be decompressed: {0}")]
     Compression(#[source] io::Error),
-    #[error("it is not JSON of a manifest: {0}")]
+    #[error("it is not JSON as it should be: {0}")]
     Json(#[source] serde_json::Error),
     #[error("{0}")]
     Content(&'static str),

@@ -224,9 +224,6 @@ enum Command {
         /// The server that the files name as the one that saw the events
         #[arg(long, value_name = "NAME", default_value = "ravel", value_parser = ServerName::parse)]
         server_name: ServerName,
-        /// Take verify keys from this file of a recorded room, too; may be given several times
-        #[arg(long, value_name = "FILE")]
-        keys: Vec<PathBuf>,
         /// Do not compress the files in a folder
         #[arg(long)]
         plain: bool,
@@ -321,8 +318,8 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
             Some(database) => command::backup::restore(&from, &database, target.identity.as_deref(), output),
             None => command::backup::verify(&from, target.identity.as_deref(), output),
         },
-        Command::Export { database, room, output: path, server_name, keys, plain } => {
-            let options = command::export::Options { room, output: path, server_name, keys, plain };
+        Command::Export { database, room, output: path, server_name, plain } => {
+            let options = command::export::Options { room, output: path, server_name, plain };
             command::export::run(&database.database, &options, output)
         }
         Command::Import { files, database } => command::replay::import(&files, &database.database, output),

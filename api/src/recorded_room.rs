@@ -167,15 +167,11 @@ struct RoomLine {
     merges: u64,
 }
 
-/// A verify key as it stands in a file.
-#[derive(Clone, Debug, Deserialize)]
-pub struct RecordedKey {
-    /// The server's name.
-    pub server: String,
-    /// The key's id.
-    pub key_id: String,
-    /// The key in base64.
-    pub verify_key: String,
+#[derive(Deserialize)]
+struct KeyLine {
+    server: String,
+    key_id: String,
+    verify_key: String,
 }
 
 #[derive(Deserialize)]
@@ -219,7 +215,7 @@ impl RecordedRoom {
 
     fn read_with(path: &Path, with_states: bool) -> Result<Self, UnreadableFile> {
         let mut reader: Option<Reader> = None;
-        for_each_line(path, |number, line| read_line(&mut reader, path, number, line, with_states).map(|()| true))?;
+        for_each_line(path, |number, line| read_line(&mut reader, path, number, line, with_states))?;
         let fail = |problem| UnreadableFile { path: path.to_owned(), line: None, problem };
         reader.ok_or_else(|| fail(Problem::NoRoom))?.finish().map_err(fail)
     }
@@ -233,31 +229,8 @@ impl RecordedRoom {
     }
 }
 
-/// Reads the keys of a file, and no further.
-///
-/// # Errors
-///
-/// When the file can't be read or does not begin as one of a recorded room.
-pub fn read_keys(path: &Path) -> Result<Vec<RecordedKey>, UnreadableFile> {
-    let mut keys = Vec::new();
-    for_each_line(path, |_, line| {
-        let kind: Kind = parse(line)?;
-        match kind.kind.as_str() {
-            "room" => {}
-            "key" => {
-                let key: RecordedKey = parse(line)?;
-                VerifyKey::from_base64(&key.verify_key).map_err(|_| Problem::InvalidKey)?;
-                keys.push(key);
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    Ok(keys)
-}
-
-/// Calls a function with the number and the text of each line that is not empty, until it returns false.
-fn for_each_line(path: &Path, mut read: impl FnMut(u64, &str) -> Result<bool, Problem>) -> Result<(), UnreadableFile> {
+/// Calls a function with the number and the text of each line that is not empty.
+fn for_each_line(path: &Path, mut read: impl FnMut(u64, &str) -> Result<(), Problem>) -> Result<(), UnreadableFile> {
     let fail = |line, problem| UnreadableFile { path: path.to_owned(), line, problem };
     let (mut lines, compressed) = open(path).map_err(|error| fail(None, Problem::Io(error)))?;
     let mut line = Vec::new();
@@ -274,8 +247,8 @@ fn for_each_line(path: &Path, mut read: impl FnMut(u64, &str) -> Result<bool, Pr
             return Err(fail(Some(number), Problem::LineTooLong));
         }
         let line = std::str::from_utf8(&line).map_err(|_| fail(Some(number), Problem::NotText))?;
-        if !line.trim().is_empty() && !read(number, line).map_err(|problem| fail(Some(number), problem))? {
-            break;
+        if !line.trim().is_empty() {
+            read(number, line).map_err(|problem| fail(Some(number), problem))?;
         }
     }
     Ok(())
@@ -347,7 +320,7 @@ impl Reader {
         Ok(Self { room, expected_events, expected_merges, found_merges: 0, last_state: BTreeMap::new() })
     }
 
-    fn key(&mut self, line: RecordedKey) -> Result<(), Problem> {
+    fn key(&mut self, line: KeyLine) -> Result<(), Problem> {
         let key = VerifyKey::from_base64(&line.verify_key).map_err(|_| Problem::InvalidKey)?;
         let key = PublishedKey { key, valid_until_ts_ms: i64::MAX, expired_ts_ms: None };
         let server = ServerName::parse(&line.server).map_err(|_| Problem::InvalidId(line.server))?;

@@ -14,8 +14,9 @@ use ravel_store::{
 
 use super::{
     BackupError, Manifest, Place, Recipients, RoomFingerprints,
-    manifest::{FORMAT, LATEST, StoredObject, series_of, series_prefix, unfinished_name},
+    manifest::{FORMAT, StoredObject, StoredSegment, distinct, series_of, series_prefix, unfinished_name},
     segment::{self, Chain, Segment},
+    server_keys,
 };
 
 /// How to make a backup.
@@ -63,6 +64,7 @@ pub fn make(
 ) -> Result<Made, BackupError> {
     let position = log.len();
     let (previous, series) = find_previous(place, options.full)?;
+    let (previous_name, previous) = previous.unzip();
     let encrypted = !options.recipients.is_empty();
     match &previous {
         Some(previous) if previous.encrypted && !encrypted => {
@@ -93,18 +95,22 @@ pub fn make(
     }
     progress(run.manifest.position);
     run.entries(log, position, &mut progress)?;
-    if previous.is_none() || run.manifest.position > position_before {
-        run.manifest.rooms = fingerprints(log, position, previous.as_ref())?;
-        run.manifest.made_ts_ms = now_ms();
-        run.manifest.publish(place)?;
-    }
-    clean_up(place, &run.manifest)?;
+    run.server_keys(log)?;
+    let name = match previous_name {
+        Some(name) if previous.as_ref().is_some_and(|previous| run.has_nothing_new(previous)) => name,
+        _ => {
+            run.manifest.rooms = fingerprints(log, position, previous.as_ref())?;
+            run.manifest.made_ts_ms = now_ms();
+            run.manifest.publish(place)?
+        }
+    };
+    clean_up(place, &run.manifest, &name)?;
     let Run { manifest, segments_added, bytes_added, .. } = run;
     Ok(Made { manifest, position_before, segments_added, bytes_added })
 }
 
 /// Returns the backup that is to be continued, and the number of the series that is written.
-fn find_previous(place: &Place, full: bool) -> Result<(Option<Manifest>, u64), BackupError> {
+fn find_previous(place: &Place, full: bool) -> Result<(Option<(String, Manifest)>, u64), BackupError> {
     let objects = place.list()?;
     let newest_series = objects.iter().filter_map(|(name, _)| series_of(name)).max().unwrap_or(0);
     let found = match Manifest::find(place) {
@@ -113,10 +119,10 @@ fn find_previous(place: &Place, full: bool) -> Result<(Option<Manifest>, u64), B
         found => found?,
     };
     match found {
-        Some(found) if full => Ok((None, found.series.saturating_add(1))),
-        Some(found) => {
+        Some((_, found)) if full => Ok((None, found.series.saturating_add(1))),
+        Some((name, found)) => {
             let series = found.series;
-            Ok((Some(found), series))
+            Ok((Some((name, found)), series))
         }
         None => {
             if let Some((object, _)) = objects.into_iter().find(|(name, _)| series_of(name).is_none()) {
@@ -136,7 +142,7 @@ fn empty(series: u64) -> Manifest {
         made_ts_ms: 0,
         encrypted: false,
         segments: Vec::new(),
-        server_keys: None,
+        server_keys: Vec::new(),
         rooms: BTreeMap::new(),
     }
 }
@@ -147,7 +153,7 @@ fn is_prefix(log: &EventLog, manifest: &Manifest) -> Result<bool, BackupError> {
     if last.last >= log.len() {
         return Ok(false);
     }
-    let Some(mut chain) = before.last().map_or(Some(Chain::default()), |segment| Chain::parse(&segment.chain)) else {
+    let Some(mut chain) = before.last().map_or(Some(Chain::default()), StoredSegment::chain) else {
         return Ok(false);
     };
     let mut next = last.first;
@@ -184,12 +190,9 @@ struct Run<'a> {
 impl Run<'_> {
     /// Writes the entries from where the backup ends up to `position`.
     fn entries(&mut self, log: &EventLog, position: u64, progress: &mut impl FnMut(u64)) -> Result<(), BackupError> {
-        let damaged = || BackupError::Damaged {
-            object: LATEST.to_owned(),
-            damage: super::Damage::Content("a running hash in the manifest is none"),
-        };
-        let last = self.manifest.segments.last();
-        let mut chain = last.map_or(Some(Chain::default()), |last| Chain::parse(&last.chain)).ok_or_else(damaged)?;
+        // A manifest whose running hashes are none is not read.
+        let last = self.manifest.segments.last().and_then(StoredSegment::chain);
+        let mut chain = last.unwrap_or_default();
         let mut next = self.manifest.position;
         let mut segment = Segment::new(next);
         while next < position {
@@ -208,32 +211,52 @@ impl Run<'_> {
 
     fn store(&mut self, segment: Segment, chain: Chain) -> Result<(), BackupError> {
         let (first, last) = (segment.first, segment.last());
-        let plain = segment.into_plain();
-        let stored = self.options.recipients.seal(&plain)?;
-        let stored_sha256 = segment::sha256(&stored);
-        // With some of its hash, so that another run never writes over it: what is encrypted differs each time.
-        let distinct = stored_sha256.get(..8).unwrap_or_default();
-        let suffix = if self.options.recipients.is_empty() { "" } else { ".age" };
-        let prefix = series_prefix(self.manifest.series);
-        let object = StoredObject {
-            name: format!("{prefix}log-{first:020}-{last:020}-{distinct}.zst{suffix}"),
-            first,
-            last,
-            stored_bytes: stored.len() as u64,
-            stored_sha256,
-            plain_bytes: plain.len() as u64,
-            plain_sha256: segment::sha256(&plain),
-            chain: chain.to_hex(),
-        };
-        self.place.put(&object.name, stored)?;
+        let object = self.put(&format!("log-{first:020}-{last:020}"), &segment.into_plain())?;
         self.segments_added += 1;
-        self.bytes_added += object.stored_bytes;
         self.manifest.position = last + 1;
-        self.manifest.segments.push(object);
+        self.manifest.segments.push(StoredSegment { first, last, chain: chain.to_hex(), object });
         if self.segments_added.is_multiple_of(NOTE_AFTER_SEGMENTS) {
             self.manifest.note_unfinished(self.place)?;
         }
         Ok(())
+    }
+
+    /// Writes the keys of servers, as far as they are not there as they are now.
+    fn server_keys(&mut self, log: &EventLog) -> Result<(), BackupError> {
+        let keys = block_on(log.server_keys())?;
+        let contents = server_keys::to_json(&keys).map_err(|error| BackupError::Seal(error.into()))?;
+        let known = std::mem::take(&mut self.manifest.server_keys);
+        for plain in contents {
+            let sha256 = segment::sha256(&plain);
+            let object = match known.iter().find(|object| object.plain_sha256 == sha256) {
+                Some(object) => object.clone(),
+                None => self.put("keys", &plain)?,
+            };
+            self.manifest.server_keys.push(object);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: &str, plain: &[u8]) -> Result<StoredObject, BackupError> {
+        let stored = self.options.recipients.seal(plain)?;
+        let stored_sha256 = segment::sha256(&stored);
+        let suffix = if self.options.recipients.is_empty() { "" } else { ".age" };
+        let prefix = series_prefix(self.manifest.series);
+        let object = StoredObject {
+            // With some of its hash, so that another run never writes over it: what is encrypted differs each time.
+            name: format!("{prefix}{name}-{}.zst{suffix}", distinct(&stored_sha256)),
+            stored_bytes: stored.len() as u64,
+            stored_sha256,
+            plain_bytes: plain.len() as u64,
+            plain_sha256: segment::sha256(plain),
+        };
+        self.place.put(&object.name, stored)?;
+        self.bytes_added += object.stored_bytes;
+        Ok(object)
+    }
+
+    fn has_nothing_new(&self, previous: &Manifest) -> bool {
+        previous.position == self.manifest.position && previous.server_keys == self.manifest.server_keys
     }
 }
 
@@ -243,10 +266,10 @@ fn fingerprints(
     position: u64,
     previous: Option<&Manifest>,
 ) -> Result<BTreeMap<u32, RoomFingerprints>, BackupError> {
-    let room_ids: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
+    let room_ids: Vec<RoomId> = log.rooms().into_iter().map(|(room_id, _)| room_id).collect();
     let mut fingerprints = BTreeMap::new();
     for room_id in room_ids {
-        let Some(number) = log.room_number(&room_id) else { continue };
+        let Some(number) = log.room_number(&room_id)? else { continue };
         let Some(last) = block_on(log.last_event_before(&room_id, position))? else { continue };
         let known = previous.and_then(|previous| previous.rooms.get(&number)).filter(|known| known.last == last);
         let room = match known {
@@ -275,16 +298,16 @@ impl RoomFingerprints {
 }
 
 /// Removes earlier series, what the run noted for the case that it ends early, and what earlier runs left behind.
-fn clean_up(place: &Place, manifest: &Manifest) -> Result<(), BackupError> {
+fn clean_up(place: &Place, manifest: &Manifest, manifest_name: &str) -> Result<(), BackupError> {
     let unfinished = unfinished_name(manifest.series);
-    let named: BTreeSet<&str> =
-        manifest.segments.iter().chain(&manifest.server_keys).map(|object| object.name.as_str()).collect();
+    let objects = manifest.segments.iter().map(|segment| &segment.object).chain(&manifest.server_keys);
+    let named: BTreeSet<&str> = objects.map(|object| object.name.as_str()).chain([manifest_name]).collect();
     let now_s = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
     for (name, meta) in place.list()? {
         let Some(series) = series_of(&name) else { continue };
         let is_old = now_s.saturating_sub(meta.last_modified.timestamp()) > LEFTOVER_AGE_S;
-        let is_leftover = series == manifest.series
-            && (name == unfinished || (is_old && !named.contains(name.as_str()) && name != manifest.object_name()));
+        let is_leftover =
+            series == manifest.series && (name == unfinished || (is_old && !named.contains(name.as_str())));
         if series < manifest.series || is_leftover {
             place.delete(&name)?;
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BackupError, Damage, Place,
-    segment::{self, PLAIN_BYTES_MAX, STORED_BYTES_MAX},
+    segment::{self, Chain, PLAIN_BYTES_MAX, STORED_BYTES_MAX},
 };
 
 /// The newest format of backups.
@@ -35,23 +35,32 @@ pub struct Manifest {
     /// Whether all but manifests is encrypted with age.
     pub encrypted: bool,
     /// The entries, in order.
-    pub segments: Vec<StoredObject>,
-    /// The verify keys of servers.
-    #[serde(default)]
-    pub server_keys: Option<StoredObject>,
+    pub segments: Vec<StoredSegment>,
+    /// The keys that servers have published.
+    pub server_keys: Vec<StoredObject>,
     /// By the room's number in the log, how it was at the position.
     pub rooms: BTreeMap<u32, RoomFingerprints>,
 }
 
-/// An object with entries, or with other content.
+/// An object with entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredObject {
-    /// Its name in the place.
-    pub name: String,
+pub struct StoredSegment {
     /// The sequence number of its first entry.
     pub first: u64,
     /// That of its last one.
     pub last: u64,
+    /// The running hash over all entries up to its last one, in hexadecimal.
+    pub chain: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub object: StoredObject,
+}
+
+/// An object, compressed and perhaps encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredObject {
+    /// Its name in the place.
+    pub name: String,
     /// Bytes as stored.
     pub stored_bytes: u64,
     /// SHA-256 of the bytes as stored, in hexadecimal.
@@ -60,8 +69,6 @@ pub struct StoredObject {
     pub plain_bytes: u64,
     /// SHA-256 of these, in hexadecimal.
     pub plain_sha256: String,
-    /// The running hash over all entries up to its last one, in hexadecimal.
-    pub chain: String,
 }
 
 /// What a room is compared by.
@@ -95,8 +102,8 @@ struct Format {
 }
 
 impl Manifest {
-    /// Reads the newest manifest; `None` if there is none.
-    pub(super) fn find(place: &Place) -> Result<Option<Self>, BackupError> {
+    /// Reads the newest manifest, with its name; `None` if there is none.
+    pub(super) fn find(place: &Place) -> Result<Option<(String, Self)>, BackupError> {
         let Some(bytes) = place.find(LATEST, LATEST_BYTES_MAX)? else { return Ok(None) };
         let latest: Latest = parse(place, LATEST, &bytes)?;
         let damaged = |damage| BackupError::Damaged { object: latest.manifest.clone(), damage };
@@ -110,26 +117,20 @@ impl Manifest {
         }
         let manifest: Self = parse(place, &latest.manifest, &bytes)?;
         manifest.check().map_err(damaged)?;
-        Ok(Some(manifest))
+        Ok(Some((latest.manifest, manifest)))
     }
 
-    /// Writes the manifest, and then that it is the newest.
-    pub(super) fn publish(&self, place: &Place) -> Result<(), BackupError> {
-        let name = self.object_name();
+    /// Writes the manifest, and then that it is the newest; returns its name.
+    pub(super) fn publish(&self, place: &Place) -> Result<String, BackupError> {
         let bytes = self.to_bytes()?;
-        let latest = Latest {
-            format: FORMAT,
-            manifest: name.clone(),
-            bytes: bytes.len() as u64,
-            sha256: segment::sha256(&bytes),
-        };
+        let sha256 = segment::sha256(&bytes);
+        let (prefix, position) = (series_prefix(self.series), self.position);
+        // With some of its hash: none is ever written over, as it may be the newest one.
+        let name = format!("{prefix}manifest-{position:020}-{}.json", distinct(&sha256));
+        let latest = Latest { format: FORMAT, manifest: name.clone(), bytes: bytes.len() as u64, sha256 };
         place.put(&name, bytes)?;
-        place.put(LATEST, to_json(&latest)?)
-    }
-
-    /// Returns the name of the object that it is.
-    pub(super) fn object_name(&self) -> String {
-        format!("{}manifest-{:020}.json", series_prefix(self.series), self.position)
+        place.put(LATEST, to_json(&latest)?)?;
+        Ok(name)
     }
 
     /// Reads what an interrupted run noted; `None` if that is nothing that can be used.
@@ -154,16 +155,19 @@ impl Manifest {
     fn check(&self) -> Result<(), Damage> {
         let mut next = 0;
         for segment in &self.segments {
+            if segment.chain().is_none() {
+                return Err(Damage::Content("a running hash in it is none"));
+            }
             if segment.first != next || segment.last < segment.first {
                 return Err(Damage::Content("its segments do not follow each other"));
             }
             next = segment.last.checked_add(1).ok_or(Damage::Content("its segments do not end"))?;
-            segment.check_bounds()?;
+            segment.object.check_bounds()?;
         }
         if next != self.position {
             return Err(Damage::Content("its segments do not reach its position"));
         }
-        self.server_keys.as_ref().map_or(Ok(()), StoredObject::check_bounds)
+        self.server_keys.iter().try_for_each(StoredObject::check_bounds)
     }
 }
 
@@ -176,6 +180,18 @@ impl StoredObject {
         }
         Ok(())
     }
+}
+
+impl StoredSegment {
+    /// Returns the running hash after its last entry, `None` if it is none.
+    pub(super) fn chain(&self) -> Option<Chain> {
+        Chain::parse(&self.chain)
+    }
+}
+
+/// Returns the beginning of a hash, to tell objects apart.
+pub(super) fn distinct(sha256: &str) -> &str {
+    sha256.get(..8).unwrap_or_default()
 }
 
 /// What the names of all objects of a series begin with.

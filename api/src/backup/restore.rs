@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use ravel_core::id::RoomId;
+use ravel_core::{id::RoomId, signing::KeyRing};
 use ravel_store::{
-    Bytes, Limits, block_on,
-    log::{EventLog, LogError},
+    Bytes, Durability, Limits, block_on,
+    log::{EventLog, LogError, Replica},
 };
 
 use super::{
     BackupError, Damage, Identities, Manifest, Place, RoomFingerprints,
-    manifest::StoredObject,
+    manifest::{StoredObject, StoredSegment},
     segment::{self, Chain, STORED_BYTES_MAX},
+    server_keys,
 };
 
 /// What a restore did.
@@ -53,7 +54,7 @@ impl<'a> Backup<'a> {
     ///
     /// When there is no backup, it is damaged or of a newer format, the identity is missing or another's, or the place fails.
     pub fn open(place: &'a Place, identities: &'a Identities) -> Result<Self, BackupError> {
-        let manifest = Manifest::find(place)?.ok_or_else(|| BackupError::NoBackup(place.name().clone()))?;
+        let (_, manifest) = Manifest::find(place)?.ok_or_else(|| BackupError::NoBackup(place.name().clone()))?;
         if manifest.encrypted && identities.is_empty() {
             return Err(BackupError::IdentityMissing(place.name().clone()));
         }
@@ -72,7 +73,7 @@ impl<'a> Backup<'a> {
     /// When it is damaged, the identity is another's, or the place fails.
     pub fn probe(&self) -> Result<(), BackupError> {
         let Some((last, before)) = self.manifest.segments.split_last() else { return Ok(()) };
-        let before = before.last().map_or(Some(Chain::default()), |segment| Chain::parse(&segment.chain));
+        let before = before.last().map_or(Some(Chain::default()), StoredSegment::chain);
         self.read_segment(last, before.unwrap_or_default()).map(drop)
     }
 
@@ -93,11 +94,17 @@ impl<'a> Backup<'a> {
                 Err(BackupError::Damaged { object, damage }) => {
                     problems.push(Problem::Object { object, damage });
                     // Behind a damaged segment the running hash goes on from what the manifest says.
-                    chain = Chain::parse(&segment.chain).unwrap_or_default();
+                    chain = segment.chain().unwrap_or_default();
                 }
                 Err(error) => return Err(error),
             }
             progress(segment.last.saturating_add(1), self.manifest.position);
+        }
+        for object in &self.manifest.server_keys {
+            match self.read_server_keys(object) {
+                Err(BackupError::Damaged { object, damage }) => problems.push(Problem::Object { object, damage }),
+                read => drop(read?),
+            }
         }
         Ok(problems)
     }
@@ -111,7 +118,7 @@ impl<'a> Backup<'a> {
     ///
     /// When an object is damaged, the place or the log fails, or the log has other entries. What was restored before stays, and
     /// the next run goes on from there.
-    pub fn restore(&self, log: &mut EventLog, mut progress: impl FnMut(u64, u64)) -> Result<Restored, BackupError> {
+    pub fn restore(&self, log: EventLog, mut progress: impl FnMut(u64, u64)) -> Result<Restored, BackupError> {
         let total = self.manifest.position;
         let entries_before = log.len();
         let other = || BackupError::OtherTarget { entries: total, len: entries_before };
@@ -119,11 +126,12 @@ impl<'a> Backup<'a> {
             return Err(other());
         }
         let mut is_marked = block_on(log.is_being_restored())?;
+        let mut replica = Replica::new(log);
         let mut chain = Chain::default();
         for segment in &self.manifest.segments {
             let end = segment.last.saturating_add(1);
             if end <= entries_before {
-                add_stored(log, segment.first, end, &mut chain)?;
+                add_stored(replica.log(), segment.first, end, &mut chain)?;
                 if chain.to_hex() != segment.chain {
                     return Err(other());
                 }
@@ -133,7 +141,7 @@ impl<'a> Backup<'a> {
             let (entries, after) = self.read_segment(segment, chain)?;
             if segment.first < entries_before {
                 let (mut stored, mut expected) = (chain, chain);
-                add_stored(log, segment.first, entries_before, &mut stored)?;
+                add_stored(replica.log(), segment.first, entries_before, &mut stored)?;
                 let there = entries.iter().take_while(|(sequence, _)| *sequence < entries_before);
                 there.for_each(|(sequence, record)| expected.add(*sequence, record));
                 if stored != expected {
@@ -143,11 +151,16 @@ impl<'a> Backup<'a> {
             chain = after;
             // Known by now: all that is there belongs to the backup.
             if !std::mem::replace(&mut is_marked, true) {
-                block_on(log.begin_restore())?;
+                block_on(replica.log().begin_restore())?;
             }
-            take_over(log, entries, |done| progress(done, total))?;
+            take_over(&mut replica, &entries, |done| progress(done, total))?;
         }
-        let problems = compare(log, &self.manifest)?;
+        for object in &self.manifest.server_keys {
+            let keys = self.read_server_keys(object)?;
+            block_on(replica.log().put_server_keys(&keys, Durability::Sync))?;
+        }
+        let log = replica.into_log();
+        let problems = compare(&log, &self.manifest)?;
         // With a room that differs the log stays one that is not to be used.
         if problems.is_empty() && is_marked {
             block_on(log.end_restore())?;
@@ -158,11 +171,11 @@ impl<'a> Backup<'a> {
     /// Reads a segment and checks all that the manifest says of it; returns the entries, and the running hash after them.
     fn read_segment(
         &self,
-        segment: &StoredObject,
+        segment: &StoredSegment,
         mut chain: Chain,
     ) -> Result<(Vec<(u64, Bytes)>, Chain), BackupError> {
-        let damaged = |damage| BackupError::Damaged { object: segment.name.clone(), damage };
-        let plain = self.read_object(segment)?;
+        let damaged = |damage| BackupError::Damaged { object: segment.object.name.clone(), damage };
+        let plain = self.read_object(&segment.object)?;
         let entries = segment::entries(&plain, segment.first, segment.last).map_err(damaged)?;
         for (sequence, record) in &entries {
             chain.add(*sequence, record);
@@ -172,6 +185,12 @@ impl<'a> Backup<'a> {
             return Err(damaged(Damage::Chain { expected: segment.chain.clone(), found }));
         }
         Ok((entries, chain))
+    }
+
+    fn read_server_keys(&self, object: &StoredObject) -> Result<KeyRing, BackupError> {
+        let plain = self.read_object(object)?;
+        let damaged = |damage| BackupError::Damaged { object: object.name.clone(), damage };
+        server_keys::from_json(&plain).map_err(damaged)
     }
 
     /// Reads an object, checks its sizes and hashes, decrypts and decompresses it.
@@ -211,20 +230,11 @@ fn add_stored(log: &EventLog, from: u64, end: u64, chain: &mut Chain) -> Result<
     Ok(())
 }
 
-/// Hands entries to the log that it does not have, in batches.
-fn take_over(log: &mut EventLog, entries: Vec<(u64, Bytes)>, mut progress: impl FnMut(u64)) -> Result<(), LogError> {
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    let known = log.len();
-    let mut entries = entries.into_iter().skip_while(|(sequence, _)| *sequence < known).peekable();
-    while let Some((sequence, record)) = entries.next() {
-        bytes += record.len();
-        batch.push((sequence, record));
-        if bytes >= BATCH_BYTES || batch.len() >= BATCH_ENTRIES || entries.peek().is_none() {
-            block_on(log.replicate(std::mem::take(&mut batch)))?;
-            bytes = 0;
-            progress(sequence.saturating_add(1));
-        }
+/// Hands entries to the log in portions, so that progress is seen.
+fn take_over(replica: &mut Replica, entries: &[(u64, Bytes)], mut progress: impl FnMut(u64)) -> Result<(), LogError> {
+    for entries in entries.chunks(PORTION_ENTRIES) {
+        block_on(replica.take(entries, Durability::Relaxed))?;
+        progress(replica.log().len());
     }
     Ok(())
 }
@@ -233,12 +243,12 @@ fn take_over(log: &mut EventLog, entries: Vec<(u64, Bytes)>, mut progress: impl 
 fn compare(log: &EventLog, manifest: &Manifest) -> Result<Vec<Problem>, BackupError> {
     let mut problems = Vec::new();
     let mut expected: BTreeMap<u32, &RoomFingerprints> = manifest.rooms.iter().map(|(n, room)| (*n, room)).collect();
-    let room_ids: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
+    let room_ids: Vec<RoomId> = log.rooms().into_iter().map(|(room_id, _)| room_id).collect();
     for room_id in room_ids {
         let mut differs = |what| problems.push(Problem::Room { room_id: room_id.clone(), what });
         let Some(last) = block_on(log.last_event_before(&room_id, manifest.position))? else { continue };
         let found = RoomFingerprints::of(log, &room_id, manifest.position, last)?;
-        let expected = log.room_number(&room_id).and_then(|number| expected.remove(&number));
+        let expected = log.room_number(&room_id)?.and_then(|number| expected.remove(&number));
         match (expected, found) {
             (Some(expected), Some(found)) => {
                 for (what, equal) in [
@@ -260,6 +270,5 @@ fn compare(log: &EventLog, manifest: &Manifest) -> Result<Vec<Problem>, BackupEr
     Ok(problems)
 }
 
-/// A batch of entries is handed over when it has grown to this size, or has this many of them.
-const BATCH_BYTES: usize = 1 << 20;
-const BATCH_ENTRIES: usize = 512;
+/// How many entries are handed over at a time.
+const PORTION_ENTRIES: usize = 512;

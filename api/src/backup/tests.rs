@@ -36,7 +36,7 @@ fn open(store: &Arc<dyn Store>) -> EventLog {
 fn add(store: &Arc<dyn Store>, name: &str, events: usize) {
     let mut room = recorded(name);
     room.events.truncate(events);
-    replay_room(&room, &mut open(store), &ReplayOptions::default(), |_| {}).unwrap();
+    replay_room(&room, &open(store), &ReplayOptions::default(), |_| {}).unwrap();
 }
 
 fn contents(store: &Arc<dyn Store>) -> Vec<(Keyspace, ravel_store::Bytes, ravel_store::Bytes)> {
@@ -69,8 +69,8 @@ fn check_restored(place: &Place, identities: &Identities, expected: &Arc<dyn Sto
 }
 
 fn restore_into(place: &Place, identities: &Identities, target: &Arc<dyn Store>) -> Result<Restored, BackupError> {
-    let mut log = block_on(EventLog::open_to_restore(target.clone())).unwrap();
-    Backup::open(place, identities)?.restore(&mut log, |_, _| {})
+    let log = block_on(EventLog::open_to_restore(target.clone())).unwrap();
+    Backup::open(place, identities)?.restore(log, |_, _| {})
 }
 
 fn names(place: &Place) -> Vec<String> {
@@ -207,10 +207,10 @@ fn an_interrupted_restore_goes_on_and_nobody_takes_it_for_whole() {
     back_up(&source, &place, &small());
     let (target, none) = (store(), Identities::default());
     for entries in (20..280).step_by(37) {
-        let mut log = block_on(EventLog::open_to_restore(target.clone())).unwrap();
+        let log = block_on(EventLog::open_to_restore(target.clone())).unwrap();
         let killed = catch_unwind(AssertUnwindSafe(|| {
             let backup = Backup::open(&place, &none);
-            backup.and_then(|backup| backup.restore(&mut log, |done, _| assert!(done < entries, "killed")).map(drop))
+            backup.and_then(|backup| backup.restore(log, |done, _| assert!(done < entries, "killed")).map(drop))
         }));
         assert!(killed.is_err());
         assert!(matches!(block_on(EventLog::open(target.clone())), Err(LogError::Restoring)));
@@ -370,11 +370,11 @@ fn sizes_in_a_manifest_are_bounded() {
     add(&source, FED, 20);
     let manifest = back_up(&source, &place, &small()).manifest;
     for change in [
-        |object: &mut manifest::StoredObject| object.plain_bytes = u64::MAX,
-        |object: &mut manifest::StoredObject| object.stored_bytes = u64::MAX,
-        |object: &mut manifest::StoredObject| object.last = u64::MAX,
-        |object: &mut manifest::StoredObject| object.first = 1,
-        |object: &mut manifest::StoredObject| object.chain = "x".to_owned(),
+        |segment: &mut manifest::StoredSegment| segment.object.plain_bytes = u64::MAX,
+        |segment: &mut manifest::StoredSegment| segment.object.stored_bytes = u64::MAX,
+        |segment: &mut manifest::StoredSegment| segment.last = u64::MAX,
+        |segment: &mut manifest::StoredSegment| segment.first = 1,
+        |segment: &mut manifest::StoredSegment| segment.chain = "x".to_owned(),
     ] {
         let mut changed = manifest.clone();
         change(&mut changed.segments[0]);

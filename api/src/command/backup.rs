@@ -70,15 +70,19 @@ pub fn restore(
         }
         backup => backup?,
     };
-    let mut log = block_on(EventLog::open_to_restore(database.open_or_create()?))?;
+    let log = block_on(EventLog::open_to_restore(database.open_or_create()?))?;
     let progress = output.progress(backup.manifest().position, "restoring", "entries");
-    let restored = backup.restore(&mut log, |done, _| progress.set_position(done));
+    let mut there = log.len();
+    let restored = backup.restore(log, |done, _| {
+        there = done;
+        progress.set_position(done);
+    });
     progress.finish_and_clear();
     let restored = match restored {
         Err(BackupError::Damaged { object, damage }) => {
             let code = print_problems(&[Problem::Object { object, damage }], output);
             if !output.is_json() {
-                let restored = log_entries(log.len());
+                let restored = log_entries(there);
                 output.line(format_args!("{restored} restored; the database is not complete and can't be opened"));
             }
             return Ok(code);

@@ -13,6 +13,7 @@ use ravel_core::{
     event::StateKey,
     id::{EventId, RoomId, ServerName},
     room::{Outcome, Room},
+    signing::encode_base64,
     state::State,
 };
 use ravel_store::{block_on, log::EventLog};
@@ -20,11 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Failure, count, disagreement, open_log};
-use crate::{
-    database::DatabaseName,
-    output::Output,
-    recorded_room::{RecordedKey, read_keys},
-};
+use crate::{database::DatabaseName, output::Output};
 
 /// What to export, and how.
 #[derive(Debug)]
@@ -35,8 +32,6 @@ pub struct Options {
     pub output: PathBuf,
     /// The server that is named as the one that saw the events.
     pub server_name: ServerName,
-    /// Files of recorded rooms whose keys are taken, too.
-    pub keys: Vec<PathBuf>,
     /// Whether files in a folder are not compressed.
     pub plain: bool,
 }
@@ -47,7 +42,7 @@ type Keys = BTreeMap<(String, String), String>;
 /// Writes one room, or all, each into a file.
 pub fn run(database: &DatabaseName, options: &Options, output: &mut Output) -> Result<ExitCode, Failure> {
     let log = open_log(database)?;
-    let known: Vec<RoomId> = log.rooms().map(|(room_id, _)| room_id.clone()).collect();
+    let known: Vec<RoomId> = log.rooms().into_iter().map(|(room_id, _)| room_id).collect();
     let files = match &options.room {
         Some(room) => {
             let room_id = RoomId::parse(room).map_err(|_| Failure::NotARoomId(room.clone()))?;
@@ -61,14 +56,15 @@ pub fn run(database: &DatabaseName, options: &Options, output: &mut Output) -> R
                 .map_err(|source| Failure::Unwritable { path: options.output.clone(), source })?;
             let suffix = if options.plain { "jsonl" } else { "jsonl.gz" };
             // Numbers, as a room's id may be anything.
-            let file = |room_id: &RoomId| Some(format!("room-{}.{suffix}", log.room_number(room_id)?));
-            let mut numbered = known;
-            numbered.sort_by_key(|room_id| log.room_number(room_id));
-            let named = numbered.into_iter().filter_map(|id| file(&id).map(|file| (id, options.output.join(file))));
-            named.collect()
+            let file = |number: u32| format!("room-{number}.{suffix}");
+            let mut numbered = BTreeMap::new();
+            for room_id in known {
+                numbered.extend(log.room_number(&room_id)?.map(|number| (number, room_id)));
+            }
+            numbered.into_iter().map(|(number, id)| (id, options.output.join(file(number)))).collect()
         }
     };
-    let keys = server_keys(&log, &options.keys)?;
+    let keys = server_keys(&log)?;
     let progress = output.progress(files.len() as u64, "exporting", "rooms");
     let mut exported = Vec::new();
     for (room_id, path) in files {
@@ -86,14 +82,12 @@ pub fn run(database: &DatabaseName, options: &Options, output: &mut Output) -> R
 }
 
 /// Returns the verify keys that are known.
-fn server_keys(_log: &EventLog, files: &[PathBuf]) -> Result<Keys, Failure> {
-    let mut keys = Keys::new();
-    for file in files {
-        for RecordedKey { server, key_id, verify_key } in read_keys(file)? {
-            keys.insert((server, key_id), verify_key);
-        }
-    }
-    Ok(keys)
+fn server_keys(log: &EventLog) -> Result<Keys, Failure> {
+    let keys = block_on(log.server_keys())?;
+    let named = keys
+        .iter()
+        .map(|(server, key_id, key)| ((server.to_string(), key_id.to_string()), encode_base64(key.key.as_bytes())));
+    Ok(named.collect())
 }
 
 /// What was written of a room.

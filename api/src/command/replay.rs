@@ -81,8 +81,8 @@ pub fn run(
 pub fn import(files: &[PathBuf], database: &DatabaseName, output: &mut Output) -> Result<ExitCode, Failure> {
     // The first file that can't be read leaves no database behind.
     let mut first = files.first().map(|file| RecordedRoom::read_events(file)).transpose()?;
-    let mut log = block_on(EventLog::open(database.open_or_create()?))?;
-    let mut known: BTreeMap<RoomId, RoomVersion> = log.rooms().map(|(id, version)| (id.clone(), version)).collect();
+    let log = block_on(EventLog::open(database.open_or_create()?))?;
+    let mut known: BTreeMap<RoomId, RoomVersion> = log.rooms().into_iter().collect();
     let options = Options { skip_known: true, ..Options::default() };
     let progress = output.progress(0, "", "events");
     let started = Instant::now();
@@ -98,7 +98,7 @@ pub fn import(files: &[PathBuf], database: &DatabaseName, output: &mut Output) -
         known.insert(recorded.room_id.clone(), recorded.room_version);
         progress.inc_length(recorded.events.len() as u64);
         progress.set_message(report::file_name(&recorded.path));
-        let replayed = replay_room(&recorded, &mut log, &options, |events| progress.inc(events));
+        let replayed = replay_room(&recorded, &log, &options, |events| progress.inc(events));
         let room_report = replayed.inspect_err(|_| progress.finish_and_clear())?;
         block_on(log.store().flush())?;
         progress.suspend(|| report.add(room_report, &options, output));

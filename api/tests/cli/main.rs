@@ -3,6 +3,8 @@
 //! The rooms are those of `proptests/corpus`, recorded from deployed servers; every broken one is made of them here.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[cfg(feature = "backup")]
+mod backups;
 #[cfg(feature = "bench")]
 mod bench;
 mod commands;
