@@ -44,8 +44,8 @@ pub enum BackupError {
     #[error("{place} has no backup and is not empty: it has {object}")]
     Foreign { place: PlaceName, object: String },
     #[error(
-        "the backup in {place} is not one of this database: its {entries} entries are not the first ones of this log of {len}; \
-         name another place, or begin anew with --full"
+        "the backup in {place} is not one of this database as it is: its {entries} entries are not the first ones of this log of \
+         {len}. It is another database's, or was made before a purge: name another place, or begin anew with --full"
     )]
     OtherLog { place: PlaceName, entries: u64, len: u64 },
     #[error("the backup in {place} has format {found} of a newer program (this one knows up to {known})", known = FORMAT)]

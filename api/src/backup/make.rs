@@ -77,7 +77,7 @@ pub fn make(
     }
     let position_before = previous.as_ref().map_or(0, |previous| previous.position);
     if let Some(previous) = &previous
-        && !is_prefix(log, previous)?
+        && !is_prefix(log, previous, 0)?
     {
         let entries = previous.position;
         return Err(BackupError::OtherLog { place: place.name().clone(), entries, len: position });
@@ -88,7 +88,7 @@ pub fn make(
         && unfinished.encrypted == encrypted
         && unfinished.position > position_before
         && unfinished.segments.starts_with(&run.manifest.segments)
-        && is_prefix(log, &unfinished)?
+        && is_prefix(log, &unfinished, run.manifest.segments.len())?
     {
         run.manifest.position = unfinished.position;
         run.manifest.segments = unfinished.segments;
@@ -147,23 +147,29 @@ fn empty(series: u64) -> Manifest {
     }
 }
 
-/// Whether the last segment of a backup has the entries that the log has there. Its running hash covers those before, too.
-fn is_prefix(log: &EventLog, manifest: &Manifest) -> Result<bool, BackupError> {
-    let Some((last, before)) = manifest.segments.split_last() else { return Ok(true) };
-    if last.last >= log.len() {
+/// Whether a backup has the entries that the log has there; those of its first `known` segments are known to be.
+///
+/// All of the log is read, not its newest part alone: a purge changes entries in the middle, and no backup is to keep what was
+/// purged and yet look like one of this log.
+fn is_prefix(log: &EventLog, manifest: &Manifest, known: usize) -> Result<bool, BackupError> {
+    if manifest.position > log.len() {
         return Ok(false);
     }
-    let Some(mut chain) = before.last().map_or(Some(Chain::default()), StoredSegment::chain) else {
-        return Ok(false);
-    };
-    let mut next = last.first;
-    while next <= last.last {
-        for (sequence, record) in page(log, next, last.last + 1)? {
-            chain.add(sequence, &record);
-            next = sequence + 1;
+    let last_known = known.checked_sub(1).and_then(|last| manifest.segments.get(last));
+    let mut chain = last_known.and_then(StoredSegment::chain).unwrap_or_default();
+    for segment in manifest.segments.iter().skip(known) {
+        let mut next = segment.first;
+        while next <= segment.last {
+            for (sequence, record) in page(log, next, segment.last + 1)? {
+                chain.add(sequence, &record);
+                next = sequence + 1;
+            }
+        }
+        if Some(chain) != segment.chain() {
+            return Ok(false);
         }
     }
-    Ok(chain.to_hex() == last.chain)
+    Ok(true)
 }
 
 /// Returns the next entries from `from` on and before `end`, at least one.

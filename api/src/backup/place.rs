@@ -185,7 +185,7 @@ impl Place {
     }
 
     fn path(&self, name: &str) -> Path {
-        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+        name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
     fn failure(&self, source: object_store::Error) -> BackupError {

@@ -252,6 +252,20 @@ fn another_database_is_refused_on_both_ends() {
     check_restored(&place, &Identities::default(), &source);
 }
 
+/// What a purge does: an entry in the middle is another one now.
+#[test]
+fn a_backup_does_not_keep_what_the_log_has_no_more() {
+    let (source, place) = (store(), memory());
+    add(&source, FED, 60);
+    back_up(&source, &place, &small());
+    add(&source, FED, 90);
+    let mut batch = ravel_store::Batch::new();
+    batch.put(Keyspace::Log, ravel_store::Bytes::copy_from_slice(&20_u64.to_be_bytes()), &b"purged"[..]);
+    assert!(block_on(source.commit(batch)).unwrap().is_written());
+    let refused = make(&open(&source), &place, &small(), |_| {}).unwrap_err();
+    assert!(matches!(refused, BackupError::OtherLog { entries: 61, len: 91, .. }), "{refused}");
+}
+
 fn identity(folder: &tempfile::TempDir, name: &str) -> (String, Identities) {
     let identity = age::x25519::Identity::generate();
     let path = folder.path().join(name);

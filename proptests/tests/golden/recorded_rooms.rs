@@ -38,7 +38,10 @@ fn replay(rooms: &[RecordedRoom], store: Arc<dyn Store>, order: Order) -> Vec<[F
             Order::OfServer(number) => Some(room.servers[number].clone()),
         };
         let mut done = 0;
-        let report = replay_room(room, &mut log, &Options { check: true, as_server, ..Options::default() }, |events| done += events).unwrap();
+        let report = replay_room(room, &mut log, &Options { check: true, as_server, ..Options::default() }, |events| {
+            done += events
+        })
+        .unwrap();
         assert_eq!(done, room.events.len() as u64);
         merges += check_report(room, &report, order);
     }
