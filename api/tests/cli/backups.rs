@@ -269,17 +269,10 @@ fn a_bucket_holds_a_backup() {
     moto.bucket("backups");
     let (place, database) = Place::filled("sled", &[FED]);
     let target = place.database("rocksdb");
-    for to in ["s3://backups", "s3://backups/of/ravel/"] {
-        moto.ravel(&["backup", "-d", &database, "--to", "s3://backups/of/ravel"]).ok();
-        let to = if to == "s3://backups" {
-            // A prefix has something in it: the bucket as a whole is no place any more.
-            moto.ravel(&["backup", "-d", &database, "--to", to]).fails(2, &["is not empty"]);
-            "s3://backups/of/ravel"
-        } else {
-            to
-        };
-        moto.ravel(&["restore", "--from", to, "--verify-only"]).ok();
-    }
+    moto.ravel(&["backup", "-d", &database, "--to", "s3://backups/of/ravel"]).ok();
+    moto.ravel(&["restore", "--from", "s3://backups/of/ravel/", "--verify-only"]).ok();
+    // The bucket as a whole has something in it, so it is no place for another one.
+    moto.ravel(&["backup", "-d", &database, "--to", "s3://backups"]).fails(2, &["is not empty"]);
     ravel(&["replay", "-d", &database, corpus(FORGED).to_str().unwrap()]).ok();
     moto.ravel(&["backup", "-d", &database, "--to", "s3://backups/of/ravel"]).ok();
     moto.ravel(&["restore", "--from", "s3://backups/of/ravel", "-d", &target]).ok();
