@@ -12,6 +12,8 @@ use ravel_store::{Store, StoreError, directory};
 mod committer;
 #[cfg(all(test, any(feature = "rocksdb", feature = "sled")))]
 mod crash_tests;
+#[cfg(unix)]
+pub mod live;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "rocksdb", feature = "sled", feature = "postgres"))]

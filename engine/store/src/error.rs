@@ -257,7 +257,22 @@ pub struct ShortKey {
 impl ShortKey {
     /// Shortens a key.
     pub fn new(key: &[u8]) -> Self {
-        Self { start: key.iter().copied().take(24).collect(), len: key.len() }
+        Self::from_parts(key, key.len())
+    }
+
+    /// Makes one of the start of a key, and its length in bytes.
+    pub fn from_parts(start: &[u8], len: usize) -> Self {
+        Self { start: start.iter().copied().take(24).collect(), len: len.max(start.len()) }
+    }
+
+    /// Returns the key's first bytes, 24 at most.
+    pub fn start(&self) -> &[u8] {
+        &self.start
+    }
+
+    /// Returns the key's length, in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.len
     }
 }
 

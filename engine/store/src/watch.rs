@@ -64,6 +64,11 @@ impl Watchers {
         Watch { receiver, place, registry: Arc::downgrade(&self.registry) }
     }
 
+    /// Whether there is a watch of anything.
+    pub fn is_watched(&self) -> bool {
+        !self.registry.lock().is_empty()
+    }
+
     /// Wakes those who watch what the batch touches.
     ///
     /// Cost: O(writes * length of the key * log(watched prefixes)), nothing if none is watched.
