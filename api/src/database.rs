@@ -1,8 +1,17 @@
 //! Databases by name, as they are given on the command line.
 
-use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ravel_backends::Engine;
+#[cfg(unix)]
+use ravel_backends::live::{self, RemoteStore};
 #[cfg(feature = "postgres")]
 use ravel_backends::{Access, PostgresOptions, PostgresStore};
 #[cfg(feature = "postgres")]
@@ -77,8 +86,31 @@ impl OpenError {
     }
 }
 
+/// A database opened for reading.
+pub enum Reading {
+    /// By this process, which could write to it, too.
+    Here(Arc<dyn Store>),
+    /// By another process, which answers over its socket.
+    #[cfg(unix)]
+    There(Arc<RemoteStore>),
+}
+
+impl Reading {
+    /// Returns the store.
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Here(store) => store.clone(),
+            #[cfg(unix)]
+            Self::There(store) => store.clone(),
+        }
+    }
+}
+
+/// How long a process that opened a directory may take until it answers at its socket.
+const SOCKET_WAIT: Duration = Duration::from_millis(500);
+
 impl DatabaseName {
-    /// Opens the database, making it if it is not there.
+    /// Opens the database, making it if it is not there. Other processes can read it from now on.
     ///
     /// # Errors
     ///
@@ -87,23 +119,63 @@ impl DatabaseName {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::new())),
             Self::Directory(engine, path) => {
-                engine.open(path).map_err(|source| OpenError::Store { name: self.clone(), source })
+                let store = self.open_directory(*engine, path)?;
+                Ok(serve(&store, path).unwrap_or_else(|why| {
+                    // Whoever only reads is not told: for him it makes no difference.
+                    eprintln!("ravel: note: {why}");
+                    store
+                }))
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => open_postgres(self, url, Access::Write),
         }
     }
 
-    /// Opens a database that must be there, to read it. One in PostgreSQL may have a writer meanwhile.
+    fn open_directory(&self, engine: Engine, path: &Path) -> Result<Arc<dyn Store>, OpenError> {
+        engine.open(path).map_err(|source| OpenError::Store { name: self.clone(), source })
+    }
+
+    /// Opens a database that must be there, to read it, while others may write to it: in PostgreSQL, or through the process that
+    /// has the directory open.
     ///
     /// # Errors
     ///
     /// As [`open_or_create`](Self::open_or_create), and when it is not there.
     pub fn open_to_read(&self) -> Result<Arc<dyn Store>, OpenError> {
-        match self {
+        Ok(self.open_reading()?.store())
+    }
+
+    /// As [`open_to_read`](Self::open_to_read), and tells who has the database open.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_to_read`](Self::open_to_read).
+    pub fn open_reading(&self) -> Result<Reading, OpenError> {
+        let (engine, path) = match self {
+            Self::Memory => return Err(OpenError::Memory),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => open_postgres(self, url, Access::Read),
-            Self::Memory | Self::Directory(..) => self.open_existing(),
+            Self::Postgres(url) => return Ok(Reading::Here(open_postgres(self, url, Access::Read)?)),
+            Self::Directory(engine, path) => (engine, path),
+        };
+        self.check_is_there(path)?;
+        let began = Instant::now();
+        loop {
+            let locked = match self.open_directory(*engine, path) {
+                Ok(store) => return Ok(Reading::Here(serve(&store, path).unwrap_or(store))),
+                Err(error @ OpenError::Store { source: StoreError::Locked { .. }, .. }) => error,
+                Err(error) => return Err(error),
+            };
+            #[cfg(unix)]
+            match RemoteStore::connect(path) {
+                Ok(Some(remote)) => return Ok(Reading::There(Arc::new(remote))),
+                Ok(None) => {}
+                Err(source) => return Err(OpenError::Store { name: self.clone(), source }),
+            }
+            // It may be about to listen, or to end.
+            if began.elapsed() >= SOCKET_WAIT {
+                return Err(locked);
+            }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -123,20 +195,35 @@ impl DatabaseName {
                 return self.open_or_create();
             }
         };
-        let mut entries = match path.read_dir() {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { name: self.clone() });
-            }
-            // A file: the engine refuses it and says why.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return self.open_or_create(),
-            Err(source) => return Err(OpenError::Io { name: self.clone(), source }),
-        };
-        if entries.next().is_none() {
-            return Err(OpenError::Missing { name: self.clone() });
-        }
+        self.check_is_there(path)?;
         self.open_or_create()
     }
+
+    /// Checks that there is something under a path, without making anything.
+    fn check_is_there(&self, path: &Path) -> Result<(), OpenError> {
+        match path.read_dir() {
+            Ok(mut entries) => match entries.next() {
+                Some(_) => Ok(()),
+                None => Err(OpenError::Missing { name: self.clone() }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::Missing { name: self.clone() }),
+            // A file: the engine refuses it and says why.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+            Err(source) => Err(OpenError::Io { name: self.clone(), source }),
+        }
+    }
+}
+
+/// Lets other processes read the database of a directory.
+#[cfg(unix)]
+fn serve(store: &Arc<dyn Store>, path: &Path) -> Result<Arc<dyn Store>, live::ServeError> {
+    Ok(Arc::new(live::serve(store.clone(), path)?))
+}
+
+/// Lets other processes read the database of a directory: not on this system.
+#[cfg(not(unix))]
+fn serve(store: &Arc<dyn Store>, _path: &Path) -> Result<Arc<dyn Store>, std::convert::Infallible> {
+    Ok(store.clone())
 }
 
 #[cfg(feature = "postgres")]
