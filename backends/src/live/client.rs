@@ -12,13 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use ravel_store::{
-    Batch, Committed, Description, Direction, Keyspace, Limits, Operation, PAGE_BYTES_MAX, PAGE_ITEMS_MAX,
-    Page, Scan, Store, StoreError, StoreFuture, VALUE_BYTES_MAX, Watch, check_keys, watch::Watchers,
+    Batch, Committed, Description, Direction, Keyspace, Limits, Operation, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Page, Scan,
+    Store, StoreError, StoreFuture, VALUE_BYTES_MAX, Watch, check_keys, log::LogError, watch::Watchers,
 };
 
 use super::{
     SOCKET, SocketPath,
-    protocol::{BUSY, GREETING, Request, Response, TOUCHED, WELCOME, decode, receive, send},
+    protocol::{BUSY, GREETING, Request, Response, TOUCHED, WELCOME, WireError, decode, receive, send},
 };
 
 /// What is said about the process on the other side.
@@ -60,6 +60,21 @@ impl RemoteStore {
     pub fn connect(directory: &Path) -> Result<Option<Self>, StoreError> {
         let stream = connect(directory).map_err(|failure| StoreError::io(Operation::Open, Arc::new(failure)))?;
         Ok(stream.map(|stream| Self { directory: directory.to_owned(), idle: Mutex::new(vec![stream]) }))
+    }
+
+    /// Asks the process that has the database open to take no more appends, as it is moved to another one; see
+    /// [`log::seal`](ravel_store::log::seal). Returns the number of entries.
+    ///
+    /// # Errors
+    /// `Moved` if it was moved elsewhere; what the other process says otherwise, as `Store`.
+    pub fn seal(&self, to: &str) -> Result<u64, LogError> {
+        let sealed = self.ask(Operation::Commit, &Request::Seal { to }, |_, message| match decode(&message)? {
+            Response::Sealed { entries } => Ok(Ok(entries)),
+            Response::Failed(WireError::Moved { to }) => Ok(Err(LogError::Moved { to })),
+            Response::Failed(error) => Err(Trouble::Store(error.into())),
+            _ => Err(confused()),
+        });
+        sealed?
     }
 
     /// Sends a request and hands the answer to `read`, which may read further messages from the stream.
@@ -191,9 +206,8 @@ impl Store for RemoteStore {
             let mut touch = Batch::new();
             touch.delete(keyspace, Bytes::copy_from_slice(prefix));
             // Without the thread the watch is closed.
-            let _ = thread::Builder::new()
-                .name("live watch".to_owned())
-                .spawn(move || pass_on(stream, &watchers, &touch));
+            let _ =
+                thread::Builder::new().name("live watch".to_owned()).spawn(move || pass_on(stream, &watchers, &touch));
         }
         watch
     }

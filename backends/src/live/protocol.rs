@@ -12,7 +12,9 @@ use bincode::{
     BorrowDecode, Encode,
     config::{Configuration, Limit, LittleEndian, Varint},
 };
-use ravel_store::{BoundedBy, Keyspace, Operation, PAGE_BYTES_MAX, ShortKey, StoreError, VALUE_BYTES_MAX};
+use ravel_store::{
+    BoundedBy, Keyspace, Operation, PAGE_BYTES_MAX, ShortKey, StoreError, VALUE_BYTES_MAX, log::LogError,
+};
 
 use super::client::RemoteFailure;
 
@@ -52,7 +54,7 @@ pub(super) enum Response<'a> {
     Page { items: Vec<(&'a [u8], &'a [u8])>, next: Option<&'a [u8]> },
     Description { engine: &'a str, layout: Option<u32>, size_on_disk: u64 },
     Watching,
-    Sealed,
+    Sealed { entries: u64 },
     Failed(WireError),
 }
 
@@ -117,6 +119,16 @@ impl From<&StoreError> for WireError {
             StoreError::Overtaken { epoch } => Self::Overtaken { epoch: *epoch },
             StoreError::Closed => Self::Closed,
             StoreError::ReadOnly => Self::ReadOnly,
+            other => Self::Other { message: with_causes(other) },
+        }
+    }
+}
+
+impl From<&LogError> for WireError {
+    fn from(error: &LogError) -> Self {
+        match error {
+            LogError::Store(error) => error.into(),
+            LogError::Moved { to } => Self::Moved { to: to.clone() },
             other => Self::Other { message: with_causes(other) },
         }
     }
@@ -233,14 +245,8 @@ fn bound_from_byte(byte: u8) -> BoundedBy {
 }
 
 const LENGTH_BYTES: usize = 4;
-const OPERATIONS: [Operation; 6] = [
-    Operation::Open,
-    Operation::Commit,
-    Operation::Flush,
-    Operation::Get,
-    Operation::Scan,
-    Operation::Describe,
-];
+const OPERATIONS: [Operation; 6] =
+    [Operation::Open, Operation::Commit, Operation::Flush, Operation::Get, Operation::Scan, Operation::Describe];
 const BOUNDS: [BoundedBy; 4] = [BoundedBy::Key, BoundedBy::Value, BoundedBy::Batch, BoundedBy::Keys];
 
 /// The limit is on what decoding allocates: lists of slices take up to 32 bytes an item beside the message itself.

@@ -10,24 +10,20 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, JoinHandle, Thread},
-    time::{Duration, Instant},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use ravel_store::{
     Batch, Committed, Description, Direction, KeyRange, Keyspace, Limits, Page, Scan, Store, StoreError, StoreFuture,
-    VALUE_BYTES_MAX, Watch, block_on,
+    VALUE_BYTES_MAX, Watch, block_on, log,
 };
 
 use super::{
     SOCKET, SocketPath,
-    protocol::{
-        BUSY, GREETING, Request, Response, TOUCHED, VALUES_BYTES, WELCOME, WireError, decode, receive, send,
-    },
+    protocol::{BUSY, GREETING, Request, Response, TOUCHED, VALUES_BYTES, WELCOME, WireError, decode, receive, send},
 };
 
 /// Why a store can't be read from other processes; it works all the same.
@@ -288,7 +284,13 @@ fn converse(mut stream: UnixStream, connections: &Connections) -> io::Result<()>
                 }
                 Err(error) => fail(&mut stream, &error)?,
             },
-            Request::Seal { .. } => fail(&mut stream, &StoreError::ReadOnly)?,
+            Request::Seal { to } => {
+                let answer = match block_on(log::seal(&store, to)) {
+                    Ok(entries) => Response::Sealed { entries },
+                    Err(error) => Response::Failed(WireError::from(&error)),
+                };
+                send(&mut stream, &answer)?;
+            }
         }
     }
     Ok(())
@@ -330,7 +332,7 @@ fn send_values(stream: &mut UnixStream, values: &[Option<Bytes>]) -> io::Result<
 fn tell(mut stream: UnixStream, mut watch: Watch, connections: &Connections) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     loop {
-        match changed_within(&mut watch, WATCH_PAUSE) {
+        match watch.changed_within(WATCH_PAUSE) {
             Some(Ok(())) => {
                 // One byte fits unless hundreds of thousands wait to be read: then the news is there already.
                 match stream.write(&[TOUCHED]) {
@@ -348,30 +350,6 @@ fn tell(mut stream: UnixStream, mut watch: Watch, connections: &Connections) -> 
         if connections.is_closing() {
             return Ok(());
         }
-    }
-}
-
-/// Waits for a touch, but not for longer than this; loses none.
-fn changed_within(watch: &mut Watch, pause: Duration) -> Option<Result<(), StoreError>> {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut changed = pin!(watch.changed());
-    let until = Instant::now() + pause;
-    loop {
-        if let Poll::Ready(changed) = changed.as_mut().poll(&mut context) {
-            return Some(changed);
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
-        }
-        thread::park_timeout(left);
     }
 }
 

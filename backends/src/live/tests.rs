@@ -46,11 +46,7 @@ impl Store for Both {
     }
 
     fn watch(&self, keyspace: Keyspace, prefix: &[u8]) -> Watch {
-        if self.watches_remotely {
-            self.remote.watch(keyspace, prefix)
-        } else {
-            self.served.watch(keyspace, prefix)
-        }
+        if self.watches_remotely { self.remote.watch(keyspace, prefix) } else { self.served.watch(keyspace, prefix) }
     }
 
     fn describe(&self) -> StoreFuture<'_, Description> {

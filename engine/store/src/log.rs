@@ -5,6 +5,7 @@
 //! computed again with the same result. `docs/data-layout.md` draws every key and record.
 
 mod append;
+mod copy;
 mod event_facts;
 mod records;
 mod replay;
@@ -12,6 +13,7 @@ mod replica;
 mod resolve;
 mod restoring;
 mod rooms;
+mod seal;
 mod server_keys;
 mod stale_rooms;
 mod verify;
@@ -35,9 +37,11 @@ use self::{
     records::{Head, LogEntry, RoomRecord, key},
 };
 pub use self::{
+    copy::{Compared, CopyError, LogCopy, RoomFingerprints},
     replica::Replica,
     resolve::StoredResolution,
     rooms::LoggedEvent,
+    seal::{Standing, seal},
     verify::{Finding, Verification},
 };
 use crate::{Batch, Committed, KeyRange, Keyspace, Limits, Page, Scan, Store, StoreError, StoreExt, codec};
@@ -50,6 +54,10 @@ pub enum LogError {
     Store(#[from] StoreError),
     #[error("another writer appended to the log; open it again")]
     Overtaken,
+    #[error("this database was moved to {to}: go on there")]
+    Moved { to: String },
+    #[error("this database is an unfinished copy of {of}: finish it by `ravel copy` with the same databases")]
+    UnfinishedCopy { of: String },
     #[error("the log has one of the events already")]
     AlreadyThere,
     #[error("the projections are behind the log; `ravel rebuild` computes them")]
@@ -118,6 +126,8 @@ pub struct EventLog {
 struct Known {
     /// As it is stored.
     head: Head,
+    /// What the head says of who may append, with the other database's name.
+    standing: Standing,
     rooms: BTreeMap<RoomId, RoomRecord>,
     /// The number of the next room; higher than the head's while rooms have a number and no entry yet.
     next_room: u32,
@@ -172,9 +182,10 @@ impl EventLog {
             None if !log.is_untouched().await? => return Err(LogError::NoHead),
             None => Head::default(),
         };
+        let standing = seal::standing(&log.store, head.standing).await?;
         let rooms = log.read_rooms().await?;
         stale_rooms::refuse_newer(&rooms)?;
-        *log.known() = Known { rooms, is_lagging, ..Known::at(head) };
+        *log.known() = Known { rooms, is_lagging, standing, ..Known::at(head) };
         if is_lagging {
             match log.catch_up(progress).await {
                 Err(LogError::Store(StoreError::ReadOnly)) => return Err(LogError::Lagging),
@@ -214,6 +225,15 @@ impl EventLog {
     /// Returns the number of entries: the sequence number of the next one.
     pub fn len(&self) -> u64 {
         self.known().head.next_sequence
+    }
+
+    /// Returns the number of entries that are stored now: another process may have appended some.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be read.
+    pub async fn stored_len(&self) -> Result<u64, LogError> {
+        Ok(self.store.get_record::<Head>(key::HEAD).await?.unwrap_or_default().next_sequence)
     }
 
     /// Whether nothing was ever appended.
@@ -270,7 +290,8 @@ impl EventLog {
     ///
     /// When an entry is damaged or missing, or the head says that there are more or fewer.
     async fn check_entries(&self) -> Result<Head, LogError> {
-        let mut found = Head::default();
+        // Kept beside the head, too, so that it outlives damage to that.
+        let mut found = Head { standing: seal::recorded_standing(&self.store).await?, ..Head::default() };
         let mut pages = Pages::from(0);
         while let Some(entries) = pages.next(self).await? {
             for (sequence, entry) in entries {
@@ -338,6 +359,10 @@ async fn commit(store: &Arc<dyn Store>, batch: Batch) -> Result<(), LogError> {
     }
     match store.commit(batch).await? {
         Committed::Written => Ok(()),
+        Committed::Refused(guard) if guard.key == key::HEAD => {
+            let standing = seal::found_standing(store, guard.found.as_deref()).await?;
+            Err(standing.check().err().unwrap_or(LogError::Overtaken))
+        }
         Committed::Refused(_) => Err(LogError::Overtaken),
     }
 }

@@ -3,7 +3,11 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,9 +34,38 @@ impl Watch {
         self.receiver.changed().await.map_err(|_| StoreError::Closed)
     }
 
+    /// As [`changed`](Self::changed), on the calling thread and for no longer than `pause`: `None` if nothing happened until then.
+    ///
+    /// Must not be called on a thread that drives other futures: it would block them.
+    pub fn changed_within(&mut self, pause: Duration) -> Option<Result<(), StoreError>> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut changed = pin!(self.changed());
+        let began = Instant::now();
+        loop {
+            if let Poll::Ready(changed) = changed.as_mut().poll(&mut context) {
+                return Some(changed);
+            }
+            let left = pause.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return None;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
     /// Tells whether `changed` would return at once.
     pub fn has_changed(&self) -> bool {
         self.receiver.has_changed().unwrap_or(true)
+    }
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     BATCH_BYTES, EventLog, LogError,
     event_facts::EventFactsRecord,
     records::{EventRecord, ExtremitiesRecord, Head, LogEntry, RoomRecord, SnapshotNodeRecord, TimelineRecord, key},
+    seal::{self, Standing},
 };
 use crate::{Batch, Committed, Durability, Keyspace, Op, StoreError, StoreExt, codec};
 
@@ -64,6 +65,7 @@ impl EventLog {
         if known.is_lagging {
             return Err(LogError::Lagging);
         }
+        known.standing.check()?;
         if let Some(room) = known.rooms.get(room_id) {
             // By other rules the events would have other ids.
             if room.room_version != rules.version.as_str() {
@@ -118,7 +120,7 @@ impl EventLog {
         match fate {
             Fate::Written => Ok(()),
             Fate::AlreadyThere => Err(LogError::AlreadyThere),
-            Fate::Overtaken => Err(LogError::Overtaken),
+            Fate::Overtaken(by) => Err(by.check().err().unwrap_or(LogError::Overtaken)),
             Fate::Failed(error) => Err(error.into()),
         }
     }
@@ -147,7 +149,21 @@ impl EventLog {
                     parts = group.parts;
                     continue;
                 }
-                (Ok(Committed::Refused(_)), None) => group.tell(&Fate::Overtaken),
+                (Ok(Committed::Refused(guard)), None) => {
+                    let found = seal::found_standing(&self.store, guard.found.as_deref()).await;
+                    group.tell(&found.map_or_else(Fate::Failed, Fate::Overtaken));
+                }
+                // Whoever took the store over may have done it to move it.
+                (Err(error @ StoreError::Overtaken { .. }), _) => {
+                    let found = match self.store.get(Keyspace::Meta, key::HEAD).await {
+                        Ok(found) => seal::found_standing(&self.store, found.as_deref()).await,
+                        Err(error) => Err(error),
+                    };
+                    group.tell(&match found {
+                        Ok(moved @ Standing::Moved { .. }) => Fate::Overtaken(moved),
+                        _ => Fate::Failed(error),
+                    });
+                }
                 (Err(error), _) => group.tell(&Fate::Failed(error)),
             }
             break;
@@ -216,7 +232,10 @@ impl EventLog {
                 let mut waiting = self.appends.waiting();
                 group.parts.into_iter().rev().for_each(|part| waiting.push_front(part));
             }
-            Ok(_) => group.tell(&Fate::Overtaken),
+            Ok(head) => {
+                let standing = seal::standing(&self.store, head.unwrap_or_default().standing).await;
+                group.tell(&standing.map_or_else(Fate::Failed, Fate::Overtaken));
+            }
             Err(error) => group.tell(&Fate::Failed(error)),
         }
         Ok(())
@@ -278,7 +297,8 @@ impl Waiting {
 enum Fate {
     Written,
     AlreadyThere,
-    Overtaken,
+    /// By another writer, or by a seal.
+    Overtaken(Standing),
     Failed(StoreError),
 }
 

@@ -20,10 +20,35 @@ pub(super) struct Head {
     pub(super) next_sequence: u64,
     /// The number of the next room.
     pub(super) next_room: u32,
+    /// Who may append.
+    pub(super) standing: StandingRecord,
+}
+
+/// Who may append to a log. Part of the head, so that every append compares it; with whom it has to do is a record of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) enum StandingRecord {
+    /// The server of this database.
+    #[default]
+    Own,
+    /// Nobody: it was moved, see [`key::MOVED_TO`].
+    Moved,
+    /// Nobody but a copy that is not finished, see [`key::COPY_OF`].
+    Copy,
+}
+
+/// The name of another database.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct OtherDatabase {
+    pub(super) name: String,
+}
+
+impl Record for OtherDatabase {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Meta;
 }
 
 impl Record for Head {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::Meta;
 }
 
@@ -53,10 +78,11 @@ impl Head {
     /// Begins a batch that is refused unless this is the head.
     pub(super) fn guarded_batch(&self) -> Result<Batch, StoreError> {
         let mut batch = Batch::new();
-        match self.next_sequence {
-            0 => batch.guard_absent(Keyspace::Meta, key::HEAD),
-            _ => batch.guard_equals(Keyspace::Meta, key::HEAD, codec::encode(self)?),
-        };
+        if *self == Self::default() {
+            batch.guard_absent(Keyspace::Meta, key::HEAD);
+        } else {
+            batch.guard_equals(Keyspace::Meta, key::HEAD, codec::encode(self)?);
+        }
         Ok(batch)
     }
 
@@ -210,7 +236,7 @@ impl Record for SnapshotNodeRecord {
 }
 
 /// Where a room stands, by room.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ExtremitiesRecord {
     pub(super) forward_extremities: Vec<String>,
     /// The root of the current state, if that is not empty.
@@ -322,6 +348,12 @@ pub(super) mod key {
     pub(in crate::log) const RESTORING: &[u8] = b"restoring";
 
     pub(in crate::log) const HEAD: &[u8] = b"log head";
+
+    /// There in a log that was moved: where to.
+    pub(in crate::log) const MOVED_TO: &[u8] = b"moved to";
+
+    /// There in a copy that is not finished: of what.
+    pub(in crate::log) const COPY_OF: &[u8] = b"copy of";
 
     pub(in crate::log) fn sequence(sequence: u64) -> Bytes {
         Bytes::copy_from_slice(&sequence.to_be_bytes())

@@ -14,6 +14,7 @@ use super::{
     append::Projected,
     commit,
     records::{LogEntry, ProjectedTo, RoomRecord, key},
+    seal,
 };
 use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
 
@@ -39,7 +40,8 @@ impl EventLog {
         }
         batch.put_record(key::HEAD, &head)?.put_record(key::PROJECTED_TO, &ProjectedTo { sequence: 0 })?;
         commit(&self.store, batch).await?;
-        *self.known() = Known { is_lagging: true, ..Known::at(head) };
+        let standing = seal::standing(&self.store, head.standing).await?;
+        *self.known() = Known { is_lagging: true, standing, ..Known::at(head) };
         self.catch_up(progress).await
     }
 

@@ -51,7 +51,7 @@ impl EventLog {
         self.load(room_id, &record).await.map(Some)
     }
 
-    /// Loads a room as it was when the log had `position` entries, also while others append; `None` if it is not there.
+    /// Loads a room as it was when the log had `position` entries, also while others append; `None` if it had no events yet.
     ///
     /// Costs what [`load_room`](Self::load_room) does, and if the room had events since, the resolution of its current state.
     ///
@@ -60,7 +60,8 @@ impl EventLog {
     /// When the store fails, or what it has does not fit together.
     pub async fn load_room_at(&self, room_id: &RoomId, position: u64) -> Result<Option<Room>, LogError> {
         let Some(record) = self.fresh_room(room_id).await? else { return Ok(None) };
-        self.load_at(room_id, &record, position).await.map(Some)
+        let room = self.load_at(room_id, &record, position).await?;
+        Ok(Some(room).filter(|room| !room.is_empty()))
     }
 
     /// Returns the record of a room whose projections are as this program makes them.
@@ -78,9 +79,9 @@ impl EventLog {
         Ok(RoomVersion::parse(&record.room_version).ok_or_else(corrupt)?)
     }
 
-    /// Loads a room as its projections have it now.
+    /// Loads a room with the events that this log knows of: another process may append to it.
     pub(super) async fn load(&self, room_id: &RoomId, record: &RoomRecord) -> Result<Room, LogError> {
-        self.load_at(room_id, record, u64::MAX).await
+        self.load_at(room_id, record, self.len()).await
     }
 
     async fn load_at(&self, room_id: &RoomId, record: &RoomRecord, position: u64) -> Result<Room, LogError> {
@@ -97,8 +98,7 @@ impl EventLog {
         }
         let extremities = self.store.get_record::<ExtremitiesRecord>(key::room(number)).await?;
         // Looked at after the record was read: if there is nothing later now, the record is that of the position.
-        let later = timeline(number, position, u64::MAX).items(1);
-        if !self.store.scan(later).await?.items.is_empty() {
+        if self.has_events_from(number, position).await? {
             room.restore_current_state_of_extremities(nodes_numbered);
             return Ok(room);
         }
@@ -159,6 +159,18 @@ impl EventLog {
             Ok(LoggedEvent { sequence, event_id, json })
         });
         events.collect()
+    }
+
+    /// Whether a room has events from a sequence number on; not if it is not known.
+    pub(super) async fn has_room_events_from(&self, room_id: &RoomId, sequence: u64) -> Result<bool, LogError> {
+        match self.room(room_id)? {
+            Some(record) => self.has_events_from(record.number, sequence).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn has_events_from(&self, number: u32, sequence: u64) -> Result<bool, LogError> {
+        Ok(!self.store.scan(timeline(number, sequence, u64::MAX).items(1)).await?.items.is_empty())
     }
 
     /// Reads entries by their sequence numbers, in their order.

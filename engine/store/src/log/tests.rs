@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests, which clippy does not see behind the feature")]
 
 mod append;
+mod copy;
 mod replica;
 mod resolve;
 mod stale_rooms;
@@ -20,8 +21,8 @@ use ravel_core::{
 use super::{
     BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, PROJECTIONS, StoredResolution,
     records::{
-        EventRecord, ExtremitiesRecord, Head, LogEntry, ProjectedTo, ReasonRecord, RoomRecord, ServerKeyRecord,
-        SnapshotNodeRecord, TimelineRecord, key, outcome_from_byte,
+        EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, ProjectedTo, ReasonRecord, RoomRecord,
+        ServerKeyRecord, SnapshotNodeRecord, StandingRecord, TimelineRecord, key, outcome_from_byte,
     },
 };
 use crate::{
@@ -621,7 +622,9 @@ fn entries_that_make_no_sense_are_errors() {
             }
             let next_room = entries.iter().filter(|entry| matches!(entry, LogEntry::RoomOpened { .. })).count();
             let next_room = u32::try_from(next_room).unwrap();
-            batch.put_record(key::HEAD, &Head { next_sequence: entries.len() as u64, next_room }).unwrap();
+            batch
+                .put_record(key::HEAD, &Head { next_sequence: entries.len() as u64, next_room, ..Head::default() })
+                .unwrap();
         });
         assert_eq!(rebuild(&store).unwrap_err().to_string(), expected);
         assert_eq!(error_of_open(&store), expected);
@@ -722,7 +725,8 @@ fn the_bytes_of_every_record_are_as_documented() {
         assert_eq!(codec::decode::<R>(b"", &bytes).unwrap(), *record);
     }
     let eights = "08".repeat(32);
-    check(&Head { next_sequence: 300, next_room: 2 }, "01 fb2c01 02");
+    check(&Head { next_sequence: 300, next_room: 2, standing: StandingRecord::Moved }, "02 fb2c01 02 01");
+    check(&OtherDatabase { name: "sled:/x".into() }, "01 07 736c65643a2f78");
     check(&opened(1, "!r", "11"), "01 00 01 02 2172 02 3131");
     let event = |authorising_user_signed| LogEntry::Event {
         room: 1,

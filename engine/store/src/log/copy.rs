@@ -1,0 +1,222 @@
+//! Copying a log into another store while it is appended to, and proving the copy.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use ravel_core::{id::RoomId, room::Room, state::Fingerprint};
+
+use super::{
+    EventLog, LogError, Replica,
+    records::key,
+    seal::{self, Standing},
+};
+use crate::{Batch, Durability, KeyRange, Keyspace, Limits, Op, Scan, Store, StoreError};
+
+/// Why a log can't be copied.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum CopyError {
+    #[error("the source: {0}")]
+    Source(#[source] LogError),
+    #[error("the target: {0}")]
+    Target(#[source] LogError),
+    #[error(
+        "the target has events of its own: its entry {sequence} is not that of the source. Name an empty target, or the one of an \
+         earlier copy"
+    )]
+    NotACopy { sequence: u64 },
+    #[error(
+        "the target has {target} entries, and the source only {source_entries} of them: it was written to since it was copied"
+    )]
+    Ahead { target: u64, source_entries: u64 },
+}
+
+/// A log on its way into another store.
+///
+/// The copy follows the log: entry by entry it is checked, judged once more and stored with what follows from it. So it is a beginning
+/// of the source at each moment, with its projections, and goes on from where it is whatever stops it. Until it is
+/// [finished](Self::finish), nobody else can append to it.
+pub struct LogCopy {
+    source: EventLog,
+    replica: Replica,
+    /// Rooms were compared when the copy had so many entries.
+    compared_at: u64,
+    compared: BTreeMap<RoomId, Compared>,
+}
+
+/// Fingerprints of a room in source and copy, when both had the same entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Of the source.
+    pub source: Option<RoomFingerprints>,
+    /// Of the copy.
+    pub copy: Option<RoomFingerprints>,
+}
+
+/// A room's fingerprints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomFingerprints {
+    /// Of its current state.
+    pub current_state: Fingerprint,
+    /// Over all its events, their outcomes and the states before them.
+    pub history: Fingerprint,
+}
+
+impl RoomFingerprints {
+    fn of(room: &Room) -> Self {
+        Self { current_state: room.current_state().fingerprint(), history: room.history_fingerprint() }
+    }
+}
+
+impl Compared {
+    /// Whether the room is there on both sides, and the same.
+    pub fn is_equal(&self) -> bool {
+        self.source.is_some() && self.source == self.copy
+    }
+}
+
+impl LogCopy {
+    /// Begins a copy, or goes on with one. The target must be empty, or have a beginning of the source's log and nothing else.
+    ///
+    /// `of` names the source to whoever finds the unfinished copy. The source is only read from, and may be appended to meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `NotACopy` or `Ahead`, and then nothing was written; when either log can't be opened.
+    pub async fn begin(source: Arc<dyn Store>, target: Arc<dyn Store>, of: &str) -> Result<Self, CopyError> {
+        let source = EventLog::open(source).await.map_err(CopyError::Source)?;
+        if let unfinished @ Standing::UnfinishedCopy { .. } = source.standing() {
+            unfinished.check().map_err(CopyError::Source)?;
+        }
+        let log = EventLog::open(target.clone()).await.map_err(CopyError::Target)?;
+        check_beginning(&source, &log).await?;
+        // From here on the head is the copy's.
+        drop(log);
+        seal::begin_copy(&target, of).await.map_err(CopyError::Target)?;
+        let log = EventLog::open(target).await.map_err(CopyError::Target)?;
+        Ok(Self { source, replica: Replica::new(log), compared_at: 0, compared: BTreeMap::new() })
+    }
+
+    /// Returns how many entries are copied.
+    pub fn position(&self) -> u64 {
+        self.replica.log().len()
+    }
+
+    /// Returns how many entries the source has now.
+    ///
+    /// # Errors
+    ///
+    /// When the source can't be read.
+    pub async fn source_len(&self) -> Result<u64, CopyError> {
+        self.source.stored_len().await.map_err(CopyError::Source)
+    }
+
+    /// Copies the next entries, about 4 MiB of them at most; returns their count, 0 if there are none now.
+    ///
+    /// They are durable on return if they were the last ones.
+    ///
+    /// # Errors
+    ///
+    /// When either store fails, or an entry is damaged.
+    pub async fn step(&mut self) -> Result<u64, CopyError> {
+        let from = self.position();
+        let entries = self.source.raw_entries(from, PAGE).await.map_err(CopyError::Source)?;
+        let is_last = entries.len() < PAGE.items && size_bytes(&entries) < PAGE.bytes / 2;
+        let durability = if is_last { Durability::Sync } else { Durability::Relaxed };
+        self.replica.take(&entries, durability).await.map_err(CopyError::Target)?;
+        Ok(self.position().saturating_sub(from))
+    }
+
+    /// Copies the keys of servers, which are not in the log.
+    ///
+    /// # Errors
+    ///
+    /// When either store fails.
+    pub async fn copy_server_keys(&self) -> Result<(), CopyError> {
+        let mut next = Some(Scan::new(Keyspace::ServerKeys, KeyRange::all()));
+        while let Some(scan) = next.take() {
+            let page = self.source.store().scan(scan.clone()).await.map_err(source_error)?;
+            let mut batch = Batch::new();
+            for (key, value) in page.items {
+                batch.push(Op::Put { keyspace: Keyspace::ServerKeys, key, value });
+            }
+            if !batch.is_empty() {
+                super::commit(self.replica.log().store(), batch).await.map_err(CopyError::Target)?;
+            }
+            next = page.next.map(|cursor| scan.after(&cursor));
+        }
+        Ok(())
+    }
+
+    /// Compares every room that has events since it was compared last, as it is in the copy now and as it was in the source with as many
+    /// entries. Returns the result for all rooms. Calls `progress` with the rooms done and all rooms.
+    ///
+    /// Loads each of them on both sides, one at a time.
+    ///
+    /// # Errors
+    ///
+    /// When either can't be read.
+    pub async fn compare(
+        &mut self,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<&BTreeMap<RoomId, Compared>, CopyError> {
+        let position = self.position();
+        // Again, for the rooms that were opened meanwhile.
+        let source = EventLog::open(self.source.store().clone()).await.map_err(CopyError::Source)?;
+        let copy = self.replica.log();
+        let rooms = copy.rooms();
+        let total = rooms.len() as u64;
+        for ((room_id, _), done) in rooms.into_iter().zip(1..) {
+            let since = if self.compared.contains_key(&room_id) { self.compared_at } else { 0 };
+            if copy.has_room_events_from(&room_id, since).await.map_err(CopyError::Target)? {
+                let there = source.load_room_at(&room_id, position).await.map_err(CopyError::Source)?;
+                let here = copy.load_room_at(&room_id, position).await.map_err(CopyError::Target)?;
+                let of = |room: Option<Room>| room.as_ref().map(RoomFingerprints::of);
+                self.compared.insert(room_id, Compared { source: of(there), copy: of(here) });
+            }
+            progress(done, total);
+        }
+        self.compared_at = position;
+        Ok(&self.compared)
+    }
+
+    /// Makes the copy a log of its own, durably: from now on it takes appends.
+    ///
+    /// # Errors
+    ///
+    /// When the target fails.
+    pub async fn finish(self) -> Result<(), CopyError> {
+        let target = self.replica.into_log();
+        seal::end_copy(target.store()).await.map_err(CopyError::Target)?;
+        Ok(())
+    }
+}
+
+/// Checks that a log is a beginning of another one, by its first and its last entry: an entry follows from all before it.
+async fn check_beginning(source: &EventLog, target: &EventLog) -> Result<(), CopyError> {
+    let Some(last) = target.len().checked_sub(1) else { return Ok(()) };
+    let source_entries = source.len();
+    for sequence in [0, last.min(source_entries.saturating_sub(1))] {
+        let key = [key::sequence(sequence)];
+        let there = source.store().get_many(Keyspace::Log, &key).await.map_err(source_error)?;
+        let here = target.store().get_many(Keyspace::Log, &key).await.map_err(|e| CopyError::Target(e.into()))?;
+        if there != here {
+            return Err(CopyError::NotACopy { sequence });
+        }
+    }
+    if target.len() > source_entries {
+        return Err(CopyError::Ahead { target: target.len(), source_entries });
+    }
+    Ok(())
+}
+
+fn source_error(error: StoreError) -> CopyError {
+    CopyError::Source(error.into())
+}
+
+fn size_bytes(entries: &[(u64, Bytes)]) -> usize {
+    entries.iter().map(|(_, record)| record.len()).sum()
+}
+
+/// How much is copied at once.
+const PAGE: Limits = Limits { items: 8192, bytes: 4 * 1024 * 1024 };
