@@ -100,9 +100,21 @@ With --json: as `ravel replay`.
 
 Interrupted, run it again: what is there already is passed over. Exit code 1: an event was dropped or not judged.";
     pub(super) const COPY: &str = "\
-With --json: {\"items\": N, \"bytes\": N, \"equal\": true or false, \"current_state_fingerprints\": {ROOM_ID: FINGERPRINT...}}.
+The source may be written to meanwhile, by a server that has it open. Stopped at any time, the same command goes on where it was; until it
+is done, nobody else can write to the target.
 
-Compared are, for each room, the fingerprint of its current state and one over all its events, verdicts and states.";
+For each room, the fingerprint of its current state and one over all its events, verdicts and states are compared as they were when
+source and copy had the same entries.
+
+With --switch the source takes no more events once the copy has nearly all, then the rest is copied and compared; whoever writes to the
+source is told where it was moved. If the command fails in between, run it again. The way back is the same with source and
+target exchanged.
+
+With --json: {\"entries\": N, \"copied\": N, \"equal\": true or false, \"switched\": true or false, \"current_state_fingerprints\":
+{ROOM_ID: FINGERPRINT...}}; if it was switched before, only {\"switched\": true}. With --follow there are lines {\"entries\": N, \"lag\": N,
+\"entries_per_second\": N} until it is stopped.
+
+Exit code 1: the copy is not equal; nothing was switched.";
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,15 +187,21 @@ enum Command {
         #[command(flatten)]
         database: Database,
     },
-    /// Copy a database into an empty one of any engine, and prove the copy by every room's fingerprints
+    /// Copy a database into one of any engine, also while it is written to, and prove the copy by every room's fingerprints
     #[command(after_long_help = json_help::COPY)]
     Copy {
         /// What to copy: rocksdb:DIR or sled:DIR, or postgres://USER@HOST/DATABASE
         #[arg(long, value_name = "DATABASE")]
         from: DatabaseName,
-        /// Where to: rocksdb:DIR or sled:DIR, or postgres://USER@HOST/DATABASE, empty or missing
+        /// Where to: rocksdb:DIR or sled:DIR, or postgres://USER@HOST/DATABASE; empty, missing, or an earlier copy
         #[arg(long, value_name = "DATABASE")]
         to: DatabaseName,
+        /// Go on following the source until interrupted
+        #[arg(long, conflicts_with = "switch")]
+        follow: bool,
+        /// Move to the copy: the source takes no more events
+        #[arg(long)]
+        switch: bool,
     },
     /// Back up a database that may be in use, to a folder or an S3-compatible bucket; later runs add what is new
     #[cfg(feature = "backup")]
@@ -308,7 +326,6 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         }
         Command::Rebuild { database } => command::maintain::rebuild(&database.database, output),
         Command::Verify { database } => command::maintain::verify(&database.database, output),
-        Command::Copy { from, to } => command::maintain::copy(&from, &to, output),
         #[cfg(feature = "backup")]
         Command::Backup { database, to, recipients, full } => {
             command::backup::backup(&database.database, &to, &recipients, full, output)
@@ -323,6 +340,9 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
             command::export::run(&database.database, &options, output)
         }
         Command::Import { files, database } => command::replay::import(&files, &database.database, output),
+        Command::Copy { from, to, follow, switch } => {
+            command::copy::run(&from, &to, command::copy::Options { follow, switch }, output)
+        }
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),
         #[cfg(feature = "bench")]

@@ -4,6 +4,7 @@
 pub mod backup;
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod copy;
 pub mod dag;
 pub mod explain;
 pub mod export;
@@ -20,7 +21,7 @@ use ravel_core::{
 };
 use ravel_store::{
     StoreError, block_on,
-    log::{EventLog, LogError},
+    log::{CopyError, EventLog, LogError},
 };
 
 use crate::{
@@ -40,6 +41,8 @@ pub enum Failure {
     Log(#[from] LogError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error(transparent)]
     Room(#[from] RoomError),
     #[error("{0:?} is not a room id; one looks like !abc:example.org, in room version 12 like !abc")]
@@ -94,8 +97,11 @@ impl Failure {
             #[cfg(feature = "backup")]
             Self::Backup(crate::backup::BackupError::Log(_)) => ExitCode::from(3),
             Self::Store(StoreError::NotEmpty { .. }) => ExitCode::from(2),
+            Self::Copy(CopyError::NotACopy { .. } | CopyError::Ahead { .. })
+            | Self::Log(LogError::Moved { .. } | LogError::UnfinishedCopy { .. })
+            | Self::Copy(CopyError::Source(LogError::UnfinishedCopy { .. })) => ExitCode::from(2),
             Self::Open(error) if error.is_wrong_name() => ExitCode::from(2),
-            Self::Log(_) | Self::Store(_) | Self::Room(_) | Self::Open(_) => ExitCode::from(3),
+            Self::Log(_) | Self::Copy(_) | Self::Store(_) | Self::Room(_) | Self::Open(_) => ExitCode::from(3),
             _ => ExitCode::from(2),
         }
     }

@@ -16,7 +16,9 @@ use ravel_backends::live::{self, RemoteStore};
 use ravel_backends::{Access, PostgresOptions, PostgresStore};
 #[cfg(feature = "postgres")]
 use ravel_store::ForeignReason;
-use ravel_store::{MemoryStore, Store, StoreError};
+use ravel_store::{MemoryStore, Store, StoreError, block_on};
+
+use crate::command::Failure;
 
 /// `rocksdb:DIR`, `sled:DIR`, `memory`, or built with the feature `postgres` also `postgres://USER@HOST/DATABASE`.
 #[derive(Clone, PartialEq, Eq)]
@@ -129,6 +131,68 @@ impl DatabaseName {
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => open_postgres(self, url, Access::Write),
         }
+    }
+
+    /// Returns the name that is the same wherever this process runs: directories from the root on.
+    pub fn absolute(&self) -> Self {
+        match self {
+            // There is none only for an empty path.
+            Self::Directory(engine, path) => {
+                Self::Directory(*engine, std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Whether both name the same database. Of those in memory, each has its own.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory, _) => false,
+            (Self::Directory(_, one), Self::Directory(_, another)) => {
+                let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                resolved(one) == resolved(another)
+            }
+            _ => self == other,
+        }
+    }
+
+    /// Where opening for writing shuts out whoever writes, which is so in PostgreSQL: hands what is there to `check` before that is done.
+    ///
+    /// # Errors
+    ///
+    /// Those of `check`, and when it can't be opened for reading.
+    pub fn check_before_taking_over<E>(
+        &self,
+        check: impl FnOnce(Arc<dyn Store>) -> Result<(), E>,
+    ) -> Result<(), Failure>
+    where
+        Failure: From<E>,
+    {
+        if matches!(self, Self::Memory | Self::Directory(..)) {
+            return Ok(());
+        }
+        match self.open_to_read() {
+            Ok(store) => Ok(check(store)?),
+            Err(OpenError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the log of this database, which is open for reading, take no more appends; see [`ravel_store::log::seal`]. Returns the
+    /// number of its entries.
+    ///
+    /// # Errors
+    ///
+    /// Those of the seal; in PostgreSQL, when it can't be opened for writing.
+    pub fn seal(&self, reading: &Reading, to: &str) -> Result<u64, Failure> {
+        let store = match (self, reading) {
+            #[cfg(unix)]
+            (_, Reading::There(remote)) => return Ok(remote.seal(to)?),
+            (Self::Memory | Self::Directory(..), Reading::Here(store)) => store.clone(),
+            #[cfg(feature = "postgres")]
+            (Self::Postgres(_), Reading::Here(_)) => self.open_or_create()?,
+        };
+        Ok(block_on(ravel_store::log::seal(&store, to))?)
     }
 
     fn open_directory(&self, engine: Engine, path: &Path) -> Result<Arc<dyn Store>, OpenError> {

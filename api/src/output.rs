@@ -70,6 +70,18 @@ impl Output {
         let _ = writeln!(io::stderr(), "{}", harmless(&message));
     }
 
+    /// Shows what was printed to whoever reads along.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written, also because the reader has gone away.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self.broken.take() {
+            Some(error) => Err(error),
+            None => self.out.flush(),
+        }
+    }
+
     /// Writes what is left.
     ///
     /// # Errors

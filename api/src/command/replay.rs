@@ -58,6 +58,7 @@ pub fn run(
     }
     check_versions(&rooms, &BTreeMap::new(), "in another file")?;
     let log = block_on(EventLog::open(database.open_or_create()?))?;
+    log.check_appendable()?;
     let known = log.rooms().into_iter().collect();
     check_versions(&rooms, &known, "in the database")?;
     let progress = output.progress(rooms.iter().map(|room| room.events.len() as u64).sum(), "", "events");

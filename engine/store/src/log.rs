@@ -70,7 +70,7 @@ pub enum LogError {
     Full,
     #[error("{room_id} is of room version {known}, not {given}")]
     OtherRoomVersion { room_id: RoomId, known: String, given: RoomVersion },
-    #[error("the store is not empty, and its log has no head: that is what an unfinished copy leaves")]
+    #[error("the store is not empty, and its log has no head")]
     NoHead,
     #[error("the log has {entries} entries, and its head says {head}")]
     BadHead { entries: u64, head: u64 },

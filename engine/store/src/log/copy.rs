@@ -97,6 +97,17 @@ impl LogCopy {
         Ok(Self { source, replica: Replica::new(log), compared_at: 0, compared: BTreeMap::new() })
     }
 
+    /// Checks that a target is empty, or has a beginning of the source's log and nothing else; writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotACopy`, `Ahead`; when either log can't be opened.
+    pub async fn check(source: Arc<dyn Store>, target: Arc<dyn Store>) -> Result<(), CopyError> {
+        let source = EventLog::open(source).await.map_err(CopyError::Source)?;
+        let target = EventLog::open(target).await.map_err(CopyError::Target)?;
+        check_beginning(&source, &target).await
+    }
+
     /// Returns how many entries are copied.
     pub fn position(&self) -> u64 {
         self.replica.log().len()
@@ -178,6 +189,11 @@ impl LogCopy {
         }
         self.compared_at = position;
         Ok(&self.compared)
+    }
+
+    /// Returns what the last comparison of each room gave.
+    pub fn compared(&self) -> &BTreeMap<RoomId, Compared> {
+        &self.compared
     }
 
     /// Makes the copy a log of its own, durably: from now on it takes appends.

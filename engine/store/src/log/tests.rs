@@ -480,8 +480,8 @@ fn damage_of_the_log_is_found_and_not_hidden_by_a_rebuild() {
         |batch, _| {
             batch.delete(Keyspace::Meta, key::HEAD);
         },
-        &["the store is not empty, and its log has no head: that is what an unfinished copy leaves"],
-        "the store is not empty, and its log has no head: that is what an unfinished copy leaves",
+        &["the store is not empty, and its log has no head"],
+        "the store is not empty, and its log has no head",
     );
     // The entries say where the log ends.
     check_damage(
@@ -594,7 +594,7 @@ fn damage_of_projections_is_found_and_mended() {
 #[test]
 fn what_an_unfinished_copy_leaves_is_refused() {
     let (store, _) = stored();
-    let no_head = "the store is not empty, and its log has no head: that is what an unfinished copy leaves";
+    let no_head = "the store is not empty, and its log has no head";
     write(&store, |batch| {
         batch.delete(Keyspace::Meta, key::HEAD);
     });

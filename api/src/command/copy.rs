@@ -1,0 +1,244 @@
+//! `ravel copy`: a database into another engine, while it is written to; following it; the switch.
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use ravel_core::id::RoomId;
+use ravel_store::{
+    Keyspace, StoreError, block_on,
+    log::{Compared, EventLog, LogCopy, Standing},
+};
+use serde_json::json;
+
+use super::{Failure, count, disagreement};
+use crate::{
+    database::{DatabaseName, OpenError, Reading},
+    output::Output,
+};
+
+/// What to do beside copying.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Go on following the source.
+    pub follow: bool,
+    /// Make the copy the database, and the source take no more events.
+    pub switch: bool,
+}
+
+/// Copies a database, proves the copy by the rooms' fingerprints, and follows or switches if that is asked for.
+///
+/// The exit code is 1 if the copy is not equal; then nothing is switched.
+pub fn run(from: &DatabaseName, to: &DatabaseName, options: Options, output: &mut Output) -> Result<ExitCode, Failure> {
+    let (from, to) = (from.absolute(), to.absolute());
+    if from.is_same_as(&to) {
+        return Err(Failure::CopyToItself);
+    }
+    let reading = from.open_reading()?;
+    if options.switch && was_switched(&reading, &to)? {
+        tell_switched(&from, &to, output);
+        return Ok(ExitCode::SUCCESS);
+    }
+    to.check_before_taking_over(|target| block_on(LogCopy::check(reading.store(), target)))?;
+    let target = to.open_or_create()?;
+    let copy = Copy {
+        inner: block_on(LogCopy::begin(reading.store(), target, &from.to_string()))?,
+        from: &from,
+        to: &to,
+        copied: 0,
+        output,
+    };
+    copy.run(&reading, options)
+}
+
+/// Whether an earlier command did all of it: the source was moved to the target, and that is on its own.
+fn was_switched(reading: &Reading, to: &DatabaseName) -> Result<bool, Failure> {
+    let source = block_on(EventLog::open(reading.store()))?;
+    if source.standing() != (Standing::Moved { to: to.to_string() }) {
+        return Ok(false);
+    }
+    let target = match to.open_to_read() {
+        Ok(target) => target,
+        Err(OpenError::Missing { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let target = block_on(EventLog::open(target))?;
+    Ok(target.standing() == Standing::Own && target.len() >= source.len())
+}
+
+struct Copy<'a> {
+    inner: LogCopy,
+    from: &'a DatabaseName,
+    to: &'a DatabaseName,
+    /// Entries copied by this command.
+    copied: u64,
+    output: &'a mut Output,
+}
+
+impl Copy<'_> {
+    fn run(mut self, reading: &Reading, options: Options) -> Result<ExitCode, Failure> {
+        if self.inner.position() > 0 {
+            self.tell(format_args!("going on after {}", count(self.inner.position(), "entry")));
+        }
+        self.catch_up()?;
+        if !self.is_equal()? {
+            return Ok(self.tell_unequal());
+        }
+        if options.follow {
+            return self.follow(reading);
+        }
+        if options.switch {
+            self.catch_up()?;
+            let entries = self.from.seal(reading, &self.to.to_string())?;
+            let from = self.from;
+            self.tell(format_args!("{from} takes no more events, it has {}", count(entries, "entry")));
+            self.catch_up()?;
+            if !self.is_equal()? {
+                return Ok(self.tell_unequal());
+            }
+        }
+        self.finish(options)
+    }
+
+    /// Copies until there is nothing left at some moment, with the keys of servers.
+    fn catch_up(&mut self) -> Result<(), Failure> {
+        let mut len = block_on(self.inner.source_len())?;
+        let began_at = self.inner.position();
+        let progress = self.output.progress(len.saturating_sub(began_at), "copying", "entries");
+        loop {
+            let step = block_on(self.inner.step()).inspect_err(|_| progress.finish_and_clear())?;
+            self.copied += step;
+            progress.set_position(self.inner.position().saturating_sub(began_at));
+            if self.inner.position() >= len {
+                len = block_on(self.inner.source_len()).inspect_err(|_| progress.finish_and_clear())?;
+                progress.set_length(len.saturating_sub(began_at));
+                if self.inner.position() >= len {
+                    break;
+                }
+            }
+        }
+        progress.finish_and_clear();
+        Ok(block_on(self.inner.copy_server_keys())?)
+    }
+
+    /// Compares what was not compared yet.
+    fn is_equal(&mut self) -> Result<bool, Failure> {
+        let progress = self.output.progress(0, "comparing", "rooms");
+        let compared = block_on(self.inner.compare(|done, total| {
+            progress.set_length(total);
+            progress.set_position(done);
+        }));
+        progress.finish_and_clear();
+        Ok(compared?.values().all(Compared::is_equal))
+    }
+
+    fn follow(mut self, reading: &Reading) -> Result<ExitCode, Failure> {
+        let mut watch = reading.store().watch(Keyspace::Log, b"");
+        let (mut told_at, mut told) = (Instant::now(), self.inner.position());
+        self.tell_position(0.0)?;
+        loop {
+            // A watch may miss what other machines write on engines that can't tell: so it is looked now and then.
+            match watch.changed_within(LOOK_PAUSE) {
+                None | Some(Ok(())) => {}
+                // Reading says what is wrong; if nothing is, looking now and then has to do.
+                Some(Err(StoreError::Closed)) => std::thread::sleep(LOOK_PAUSE),
+                Some(Err(error)) => return Err(error.into()),
+            }
+            while self.inner.position() < block_on(self.inner.source_len())? {
+                self.copied += block_on(self.inner.step())?;
+                let elapsed = told_at.elapsed();
+                if elapsed >= TELL_PAUSE {
+                    let entries = self.inner.position().saturating_sub(told);
+                    block_on(self.inner.copy_server_keys())?;
+                    self.tell_position(entries as f64 / elapsed.as_secs_f64())?;
+                    (told_at, told) = (Instant::now(), self.inner.position());
+                }
+            }
+            if self.inner.position() > told && told_at.elapsed() >= TELL_PAUSE {
+                let rate = self.inner.position().saturating_sub(told) as f64 / told_at.elapsed().as_secs_f64();
+                block_on(self.inner.copy_server_keys())?;
+                self.tell_position(rate)?;
+                (told_at, told) = (Instant::now(), self.inner.position());
+            }
+        }
+    }
+
+    /// Tells whoever watches, at once, how far the copy is.
+    fn tell_position(&mut self, entries_per_second: f64) -> Result<(), Failure> {
+        let (position, len) = (self.inner.position(), block_on(self.inner.source_len())?);
+        let lag = len.saturating_sub(position);
+        if self.output.is_json() {
+            self.output.value(
+                &json!({ "entries": position, "lag": lag, "entries_per_second": entries_per_second.round() as u64 }),
+            );
+        } else {
+            self.output.line(format_args!(
+                "following: {} copied, {lag} behind, {entries_per_second:.0}/s",
+                count(position, "entry")
+            ));
+        }
+        Ok(self.output.flush()?)
+    }
+
+    fn tell(&mut self, text: impl std::fmt::Display) {
+        if !self.output.is_json() {
+            self.output.line(text);
+        }
+    }
+
+    fn tell_unequal(&mut self) -> ExitCode {
+        self.tell_rooms(false, false);
+        disagreement()
+    }
+
+    fn finish(mut self, options: Options) -> Result<ExitCode, Failure> {
+        self.tell_rooms(true, options.switch);
+        let Self { inner, from, to, output, .. } = self;
+        block_on(inner.finish())?;
+        if options.switch && !output.is_json() {
+            tell_switched(from, to, output);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tell_rooms(&mut self, equal: bool, switched: bool) {
+        let rooms: &BTreeMap<RoomId, Compared> = self.inner.compared();
+        let entries = self.inner.position();
+        let current = |room: &Compared| {
+            let fingerprints = room.copy.as_ref().or(room.source.as_ref());
+            fingerprints.map(|fingerprints| fingerprints.current_state.to_string()).unwrap_or_default()
+        };
+        if self.output.is_json() {
+            let rooms: BTreeMap<&str, String> = rooms.iter().map(|(id, room)| (id.as_str(), current(room))).collect();
+            self.output.value(&json!({
+                "entries": entries,
+                "copied": self.copied,
+                "equal": equal,
+                "switched": switched,
+                "current_state_fingerprints": rooms,
+            }));
+            return;
+        }
+        for (room_id, room) in rooms {
+            let equal = if room.is_equal() { "equal" } else { "DIFFERENT" };
+            self.output.line(format_args!("{}  {equal}  {room_id}", current(room)));
+        }
+        let result = if equal { "every room's fingerprints are equal" } else { "the copy is NOT equal" };
+        self.output.line(format_args!("{}, {} copied now: {result}", count(entries, "entry"), self.copied));
+    }
+}
+
+fn tell_switched(from: &DatabaseName, to: &DatabaseName, output: &mut Output) {
+    if output.is_json() {
+        output.value(&json!({ "switched": true }));
+    } else {
+        output.line(format_args!("{from} was moved to {to}: go on there"));
+    }
+}
+
+/// How often it is looked whether there is something new, if nobody tells.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is told how far the copy is.
+const TELL_PAUSE: Duration = Duration::from_secs(10);
