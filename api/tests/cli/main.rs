@@ -10,5 +10,6 @@ mod bench;
 mod commands;
 mod databases;
 mod files;
+mod live;
 mod support;
 mod verdicts;

@@ -226,7 +226,9 @@ fn start(mut stream: UnixStream, connections: &Arc<Connections>) -> Option<JoinH
     stream.set_write_timeout(Some(WRITE_TIMEOUT)).ok()?;
     let hello = |status| [&GREETING[..], &[status]].concat();
     let Some(registered) = Registered::new(connections, &stream).ok()? else {
-        let _ = stream.write_all(&hello(BUSY));
+        if !connections.is_closing() {
+            let _ = stream.write_all(&hello(BUSY));
+        }
         return None;
     };
     let hello = hello(WELCOME);

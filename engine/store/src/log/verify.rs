@@ -61,11 +61,15 @@ impl std::fmt::Display for Finding {
 /// The keys that a replay gave, for each projection, to find what is too much.
 type Expected = BTreeMap<Keyspace, BTreeSet<Bytes>>;
 
+/// How often what belongs to the end of the log is compared, while that moves on.
+const ATTEMPTS_MAX: u32 = 5;
+
 impl EventLog {
     /// Replays the log and compares every projection with the result: checksums of all records, event ids, outcomes, snapshots,
     /// forward extremities and current states. Writes nothing.
     ///
-    /// Calls `progress` with the entries done and all entries. Needs memory for all rooms and for all keys of the projections.
+    /// Calls `progress` with the entries done and all entries. Needs memory for all rooms and for all keys of the projections. Another
+    /// process may append meanwhile; if it does so all the time, the end of the log and what belongs to it is not compared.
     ///
     /// # Errors
     ///
@@ -80,45 +84,61 @@ impl EventLog {
         let mut broken: BTreeSet<u32> = BTreeSet::new();
         let (mut next, mut entries) = (0, 0);
         let mut scan = Some(Scan::new(Keyspace::Log, KeyRange::all()));
-        while let Some(asked) = scan.take() {
-            let page = self.store.scan(asked.clone()).await?;
-            scan = page.next.as_ref().map(|cursor| asked.after(cursor));
-            for (key, value) in page.items {
-                let Some(sequence) = damaged(key::sequence_of(&key), &mut findings)? else { continue };
-                if sequence != next {
-                    findings.push(Finding::Log(LogError::BadEntry { sequence: next, problem: "it is missing" }));
-                }
-                next = sequence.saturating_add(1);
-                entries += 1;
-                progress(next, self.len());
-                let Some(entry) = damaged(codec::decode(&key, &value), &mut findings)? else { continue };
-                match replay.take(sequence, &entry) {
-                    Ok(replayed) => {
-                        self.compare(&replay, sequence, &replayed, &mut expected, &mut findings).await?;
+        let mut attempts = 0;
+        let at_the_end = loop {
+            while let Some(asked) = scan.take() {
+                let page = self.store.scan(asked.clone()).await?;
+                scan = page.next.as_ref().map(|cursor| asked.after(cursor));
+                for (key, value) in page.items {
+                    let Some(sequence) = damaged(key::sequence_of(&key), &mut findings)? else { continue };
+                    if sequence != next {
+                        findings.push(Finding::Log(LogError::BadEntry { sequence: next, problem: "it is missing" }));
                     }
-                    Err(error) => {
-                        // What follows in a room that lost an event can't be judged: one finding says so.
-                        let is_first = match entry {
-                            LogEntry::Event { room, .. } => broken.insert(room),
-                            LogEntry::RoomOpened { .. } => true,
-                        };
-                        if is_first {
-                            findings.push(Finding::Log(error));
+                    next = sequence.saturating_add(1);
+                    entries += 1;
+                    progress(next, self.len());
+                    let Some(entry) = damaged(codec::decode(&key, &value), &mut findings)? else { continue };
+                    match replay.take(sequence, &entry) {
+                        Ok(replayed) => {
+                            self.compare(&replay, sequence, &replayed, &mut expected, &mut findings).await?;
+                        }
+                        Err(error) => {
+                            // What follows in a room that lost an event can't be judged: one finding says so.
+                            let is_first = match entry {
+                                LogEntry::Event { room, .. } => broken.insert(room),
+                                LogEntry::RoomOpened { .. } => true,
+                            };
+                            if is_first {
+                                findings.push(Finding::Log(error));
+                            }
                         }
                     }
                 }
             }
-        }
-        self.compare_head(next, &mut findings).await?;
-        self.check_server_keys(&mut findings).await?;
-        for (number, room) in replay.rooms() {
-            if !broken.contains(&number) {
-                self.compare_extremities(number, room, &mut expected, &mut findings).await?;
+            let mut at_the_end = Vec::new();
+            self.compare_head(next, &mut at_the_end).await?;
+            for (number, room) in replay.rooms() {
+                if !broken.contains(&number) {
+                    self.compare_extremities(number, room, &mut expected, &mut at_the_end).await?;
+                }
             }
-        }
-        if findings.is_empty() {
-            self.find_surplus(&expected, &mut findings).await?;
-        }
+            if findings.is_empty() && at_the_end.is_empty() {
+                self.find_surplus(&expected, &mut at_the_end).await?;
+            }
+            // Another process may have appended meanwhile: then this was compared with another end of the log than it belongs to.
+            let grown =
+                Scan { range: KeyRange::from(key::sequence(next)), ..Scan::new(Keyspace::Log, KeyRange::all()) };
+            if at_the_end.is_empty() || self.store.scan(grown.clone().items(1)).await?.items.is_empty() {
+                break at_the_end;
+            }
+            attempts += 1;
+            if attempts == ATTEMPTS_MAX {
+                break Vec::new();
+            }
+            scan = Some(grown);
+        };
+        findings.extend(at_the_end);
+        self.check_server_keys(&mut findings).await?;
         Ok(Verification { entries, rooms: replay.rooms().count(), findings })
     }
 
