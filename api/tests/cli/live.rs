@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{
         Arc,
@@ -39,7 +39,7 @@ fn long_room(place: &Place, messages: usize) -> PathBuf {
 }
 
 /// The events of a recorded room as they are stored.
-fn judged(file: &PathBuf) -> (Room, Vec<PersistEvent>) {
+fn judged(file: &Path) -> (Room, Vec<PersistEvent>) {
     let recorded = RecordedRoom::read(file).unwrap();
     let mut room = Room::new(recorded.room_id.clone(), recorded.room_version.rules());
     let mut events = Vec::new();
