@@ -6,9 +6,11 @@
 //!
 //! The program `ravel-faults` runs these by the thousand; `docs/reliability.md` tells of it.
 
+pub mod bit_flips;
 pub mod campaign;
 pub mod check;
 pub mod disk;
+pub mod failing_calls;
 pub mod power_cuts;
 pub mod run;
 pub mod script;

@@ -14,8 +14,10 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use ravel_backends::Engine;
 use ravel_proptests::faults::{
-    campaign::{Campaign, Report, Speaker},
+    bit_flips::BitFlips,
+    campaign::{Campaign, Failure, Report, Speaker},
     disk::Promises,
+    failing_calls::{FailingCalls, Kind, run_faulty},
     power_cuts::PowerCuts,
     run,
     script::Size,
@@ -32,9 +34,16 @@ struct Cli {
 enum What {
     /// Power is lost at any moment: what was not synced survives or not, by sectors and in any order.
     PowerCuts(PowerCutsArgs),
+    /// One bit of one file of a store is changed.
+    BitFlips(BitFlipsArgs),
+    /// Writes or syncs fail, or there is no room for a while.
+    FailingCalls(FailingCallsArgs),
     /// Runs a script; the other commands start this.
     #[command(hide = true)]
     RunScript(RunArgs),
+    /// Runs a script and what comes after its first error; the other commands start this.
+    #[command(hide = true)]
+    RunFaulty(RunArgs),
 }
 
 #[derive(Args, Clone)]
@@ -89,6 +98,39 @@ struct PowerCutsArgs {
     trace: Option<PathBuf>,
 }
 
+#[derive(Args, Clone)]
+struct BitFlipsArgs {
+    #[command(flatten)]
+    many: Many,
+    /// How many flips there are for each store.
+    #[arg(long, default_value_t = 250)]
+    flips_per_store: u64,
+    /// Short scripts.
+    #[arg(long)]
+    small: bool,
+    /// Checks this flip only.
+    #[arg(long)]
+    flip: Option<u64>,
+}
+
+#[derive(Args, Clone)]
+struct FailingCallsArgs {
+    #[command(flatten)]
+    many: Many,
+    /// What fails: writes, syncs or full-disk.
+    #[arg(long, value_parser = kind)]
+    kind: Kind,
+    /// How many faults there are for each script.
+    #[arg(long, default_value_t = 50)]
+    faults_per_script: u64,
+    /// Short scripts.
+    #[arg(long)]
+    small: bool,
+    /// Checks this fault only.
+    #[arg(long)]
+    fault: Option<u64>,
+}
+
 #[derive(Args)]
 struct RunArgs {
     #[arg(long)]
@@ -104,6 +146,11 @@ struct RunArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         What::PowerCuts(args) => power_cuts(&args),
+        What::BitFlips(args) => bit_flips(&args),
+        What::FailingCalls(args) => failing_calls(&args),
+        What::RunFaulty(args) => {
+            run_faulty(args.engine, &args.work, args.seed, size(args.small)).map(|()| true).map_err(Into::into)
+        }
         What::RunScript(args) => {
             run::run(args.engine, &args.work, args.seed, size(args.small)).map(|()| true).map_err(Into::into)
         }
@@ -148,24 +195,76 @@ fn power_cuts(args: &PowerCutsArgs) -> Outcome {
         command.args(args.relaxed_counts_as_durable.then_some("--relaxed-counts-as-durable"));
         command
     })?;
-    for failure in &report.failures {
-        println!(
-            "FAILED {} seed {} cut {}: {}\n  again: ravel-faults power-cuts --engine {}{} --seed {} --cut {} --trace {}",
-            many.engine,
-            failure.seed,
-            failure.fault,
-            failure.problem,
-            many.engine,
-            if args.small { " --small" } else { "" },
-            failure.seed,
-            failure.fault,
-            many.keep.join(failure.seed.to_string()).join("trace").display(),
-        );
-    }
+    let trace = many.keep.join("SEED").join("trace");
+    let more = format!(" --trace {}{}", trace.display(), if args.small { " --small" } else { "" });
+    many.show_failures("power-cuts", "--cut", &more, &report);
     Ok(many.summary("power cuts", &report, began.elapsed()))
 }
 
+fn bit_flips(args: &BitFlipsArgs) -> Outcome {
+    let many = &args.many;
+    if many.one || args.flip.is_some() {
+        let flips = BitFlips {
+            engine: many.engine,
+            seed: many.seed,
+            size: size(args.small),
+            flips: args.flip.map_or(many.count, |flip| flip + 1),
+            only: args.flip,
+            work: many.work(),
+        };
+        let mut speaker = Speaker::new(io::stdout().lock());
+        flips.run(&mut speaker)?;
+        return Ok(many.one || speaker.failed == 0);
+    }
+    let (program, began) = (env::current_exe()?, Instant::now());
+    let report = many.campaign(args.flips_per_store).run(|seed, count, work| {
+        let mut command = many.one_case("bit-flips", &program, seed, count, work);
+        command.args(args.small.then_some("--small"));
+        command
+    })?;
+    many.show_failures("bit-flips", "--flip", if args.small { " --small" } else { "" }, &report);
+    Ok(many.summary("bit flips", &report, began.elapsed()))
+}
+
+fn failing_calls(args: &FailingCallsArgs) -> Outcome {
+    let many = &args.many;
+    let program = env::current_exe()?;
+    if many.one || args.fault.is_some() {
+        let calls = FailingCalls {
+            engine: many.engine,
+            seed: many.seed,
+            size: size(args.small),
+            faults: args.fault.map_or(many.count, |fault| fault + 1),
+            only: args.fault,
+            kind: args.kind,
+            work: many.work(),
+            program,
+        };
+        let mut speaker = Speaker::new(io::stdout().lock());
+        calls.run(&mut speaker)?;
+        return Ok(many.one || speaker.failed == 0);
+    }
+    let began = Instant::now();
+    let name = kind_name(args.kind);
+    let report = many.campaign(args.faults_per_script).run(|seed, count, work| {
+        let mut command = many.one_case("failing-calls", &program, seed, count, work);
+        command.args(["--kind", name]).args(args.small.then_some("--small"));
+        command
+    })?;
+    let small = if args.small { " --small" } else { "" };
+    many.show_failures("failing-calls", "--fault", &format!(" --kind {name}{small}"), &report);
+    Ok(many.summary(&format!("failing calls ({name})"), &report, began.elapsed()))
+}
+
 impl Many {
+    fn show_failures(&self, command: &str, option: &str, more: &str, report: &Report) {
+        for Failure { seed, fault, problem } in &report.failures {
+            println!("FAILED {} seed {seed} fault {fault}: {problem}", self.engine);
+            let more = more.replace("SEED", &seed.to_string());
+            println!("  again: ravel-faults {command} --engine {}{more} --seed {seed} {option} {fault}", self.engine);
+        }
+    }
+
     fn work(&self) -> PathBuf {
         let memory = Path::new("/dev/shm");
         let default = || if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
@@ -227,4 +326,16 @@ fn promises(name: &str) -> Result<Promises, String> {
 
 fn promises_name(promises: Promises) -> &'static str {
     PROMISES.iter().find(|(_, known)| *known == promises).map_or("posix", |(name, _)| *name)
+}
+
+const KINDS: [(&str, Kind); 3] =
+    [("writes", Kind::Writes), ("syncs", Kind::Syncs), ("full-disk", Kind::FullDisk)];
+
+fn kind(name: &str) -> Result<Kind, String> {
+    let found = KINDS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, kind)| *kind).ok_or_else(|| format!("no such kind of fault: {name}"))
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("writes", |(name, _)| *name)
 }

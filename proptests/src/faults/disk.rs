@@ -130,6 +130,12 @@ impl Disk {
                 }
             }
             Record::SyncRange => {}
+            // As on Linux: what could not be written counts as written from then on, and is gone with the memory.
+            Record::FailedSync { fd } => {
+                if let Some(file) = self.open_file(*fd) {
+                    file.pending.clear();
+                }
+            }
             Record::Rename { from, to } => self.rename(from, to),
             Record::Unlink { path } | Record::RemoveDirectory { path } => self.remove(path),
             Record::MakeDirectory { path } => {
@@ -153,6 +159,14 @@ impl Disk {
         self.collect(&mut image, 0, Path::new(""), &mut |folder| folder.current.clone(), &mut |file| {
             file.current.clone()
         });
+        image
+    }
+
+    /// Returns what is there when power comes back, if nothing survives that was not synced, but all names do.
+    pub fn durable(&self) -> Image {
+        let mut image = Image::new();
+        let names = &mut |folder: &Folder| folder.current.clone();
+        self.collect(&mut image, 0, Path::new(""), names, &mut |file| file.durable.clone());
         image
     }
 

@@ -195,7 +195,7 @@ fn is_unrecorded(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "LOG" || name.to_string_lossy().starts_with("LOG.old"))
 }
 
-fn read_image(root: &Path) -> io::Result<Image> {
+pub(crate) fn read_image(root: &Path) -> io::Result<Image> {
     let mut image = Image::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {

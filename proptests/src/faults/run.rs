@@ -118,7 +118,8 @@ impl Progress {
     }
 }
 
-struct Marks(File);
+/// Writes marks to a file.
+pub(crate) struct Marks(pub(crate) File);
 
 impl Marks {
     fn mark(&self, kind: u8, number: u64) {

@@ -149,6 +149,17 @@ impl Script {
         Self { seed, steps, rooms }
     }
 
+    /// Lets each batch wait for the one before it.
+    #[must_use]
+    pub fn one_by_one(mut self) -> Self {
+        let alone = |step| match step {
+            Step::Commit(batches) => batches.into_iter().map(|batch| Step::Commit(vec![batch])).collect(),
+            step => vec![step],
+        };
+        self.steps = self.steps.into_iter().flat_map(alone).collect();
+        self
+    }
+
     /// Whether the store has a log of events.
     pub fn has_rooms(&self) -> bool {
         !self.rooms.is_empty()
@@ -228,7 +239,7 @@ impl Rooms {
         let room = self.rooms[room].get_or_insert_with(|| Room::new(draft.room_id.clone(), draft.rules()));
         let next = room.events().count();
         let events: Vec<PersistEvent> = pdus[next..next + count].iter().map(|pdu| persist(room, pdu)).collect();
-        let log = self.log.as_mut().expect("a script with rooms has a log");
+        let log = self.log.as_ref().expect("a script with rooms has a log");
         block_on(log.append(&draft.room_id, draft.rules(), &events, durability))?;
         Ok(())
     }

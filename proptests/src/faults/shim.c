@@ -22,7 +22,7 @@
 
 enum kind {
     OPEN = 1, CLOSE, WRITE, FSYNC, FDATASYNC, SYNC_FILE_RANGE, TRUNCATE, FALLOCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, DUP,
-    SYNC_ALL, UNKNOWN
+    SYNC_ALL, UNKNOWN, FAILED_SYNC
 };
 
 struct record {
@@ -235,6 +235,8 @@ static int sync_file(enum kind kind, long call, int fd) {
     if (!fails(SYNCS, SYNC_FAILS_AT)) {
         result = (int)syscall(call, fd);
         if (!result) record(kind, fd, 0, 0, 0, 0, 0, 0);
+    } else {
+        record(FAILED_SYNC, fd, 0, 0, 0, 0, 0, 0);
     }
     pthread_mutex_unlock(&lock);
     return result;
@@ -250,6 +252,8 @@ int sync_file_range(int fd, off64_t offset, off64_t len, unsigned flags) {
     if (!fails(SYNCS, SYNC_FAILS_AT)) {
         result = (int)syscall(SYS_sync_file_range, fd, offset, len, flags);
         if (!result) record(SYNC_FILE_RANGE, fd, (uint64_t)offset, (uint64_t)len, 0, 0, 0, 0);
+    } else {
+        record(FAILED_SYNC, fd, 0, 0, 0, 0, 0, 0);
     }
     pthread_mutex_unlock(&lock);
     return result;

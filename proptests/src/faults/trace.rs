@@ -66,6 +66,8 @@ pub enum Record {
     },
     /// `sync` or `syncfs`.
     SyncAll,
+    /// A sync that was made to fail.
+    FailedSync { fd: i32 },
     /// A call that the simulation doesn't know.
     Unknown {
         what: String,
@@ -119,6 +121,7 @@ fn parse(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
         13 => Record::RemoveDirectory { path },
         14 => Record::Duplicate { fd, copy: a as i32 },
         15 => Record::SyncAll,
+        17 => Record::FailedSync { fd },
         _ => Record::Unknown { what: path },
     };
     Some((record, end))
