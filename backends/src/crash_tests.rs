@@ -10,22 +10,26 @@ use std::{
 
 use ravel_store::{Batch, Bytes, Keyspace, Scan, Store, StoreError, StoreExt, block_on, conformance::StoreBuilder};
 
-/// Set in the child process to the directory it has to write to.
+/// Set in the child process to the place it has to write to.
 const CHILD: &str = "RAVEL_STORE_CRASH_CHILD";
 
 /// Lets a child process commit until it is killed; everything it acknowledged has to be there, each batch whole.
 ///
-/// `test` is the full name of the calling test, which is what the child runs.
-pub(crate) fn killed_process<S: Store>(test: &str, open: impl Fn(&Path) -> Result<S, StoreError>) {
+/// `test` is the full name of the calling test, which is what the child runs. The place is a directory or a connection string.
+pub(crate) fn killed_process<S: Store, P: AsRef<Path>>(
+    test: &str,
+    place: impl FnOnce() -> P,
+    open: impl Fn(&Path) -> Result<S, StoreError>,
+) {
     if let Some(path) = env::var_os(CHILD) {
         write_forever(&open(Path::new(&path)).unwrap());
     }
-    let folder = tempfile::tempdir().unwrap();
+    let place = place();
     let mut acknowledged = 0;
     for round in 0..3 {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(CHILD, folder.path())
+            .env(CHILD, place.as_ref())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -41,7 +45,7 @@ pub(crate) fn killed_process<S: Store>(test: &str, open: impl Fn(&Path) -> Resul
             .last()
             .unwrap_or(acknowledged);
 
-        let store = open(folder.path()).unwrap();
+        let store = open(place.as_ref()).unwrap();
         let items = block_on(store.scan_all(Scan::prefix(Keyspace::Log, ""))).unwrap();
         let twins = block_on(store.scan_all(Scan::prefix(Keyspace::Events, ""))).unwrap();
         assert!(items == twins, "half a batch");

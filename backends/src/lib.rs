@@ -10,7 +10,7 @@ use ravel_store::{Store, StoreError, directory};
 
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 mod committer;
-#[cfg(all(test, any(feature = "rocksdb", feature = "sled")))]
+#[cfg(all(test, any(feature = "rocksdb", feature = "sled", feature = "postgres")))]
 mod crash_tests;
 #[cfg(unix)]
 pub mod live;

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use ravel_store::{
     Durability, ForeignReason, KeyRange, StoreExt, block_on,
@@ -18,6 +18,12 @@ struct PostgresBuilder;
 
 /// A schema of the shared server, by its connection string.
 struct Place(Arc<Cluster>, String);
+
+impl AsRef<Path> for Place {
+    fn as_ref(&self) -> &Path {
+        Path::new(&self.1)
+    }
+}
 
 impl StoreBuilder for PostgresBuilder {
     type Store = PostgresStore;

@@ -42,9 +42,11 @@ fn small() -> RocksDbOptions {
 
 #[test]
 fn what_a_killed_process_acknowledged_is_there() {
-    crash_tests::killed_process("rocksdb::tests::what_a_killed_process_acknowledged_is_there", |path| {
-        RocksDbStore::open(path, &small())
-    });
+    crash_tests::killed_process(
+        "rocksdb::tests::what_a_killed_process_acknowledged_is_there",
+        || tempfile::tempdir().unwrap(),
+        |path| RocksDbStore::open(path, &small()),
+    );
 }
 
 #[test]

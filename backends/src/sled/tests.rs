@@ -37,9 +37,11 @@ ravel_store::conformance_tests!(SledBuilder);
 
 #[test]
 fn what_a_killed_process_acknowledged_is_there() {
-    crash_tests::killed_process("sled::tests::what_a_killed_process_acknowledged_is_there", |path| {
-        SledStore::open(path, &SledOptions::default())
-    });
+    crash_tests::killed_process(
+        "sled::tests::what_a_killed_process_acknowledged_is_there",
+        || tempfile::tempdir().unwrap(),
+        |path| SledStore::open(path, &SledOptions::default()),
+    );
 }
 
 #[test]

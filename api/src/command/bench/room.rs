@@ -1,6 +1,12 @@
 //! `ravel bench room`: what a room costs in memory and on disk.
 
-use std::{fs, io, path::Path, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use ravel_backends::{Engine, RocksDbOptions, RocksDbStore};
 use ravel_core::{
@@ -15,7 +21,11 @@ use ravel_core::{
 use ravel_store::{Durability, KeyRange, Keyspace, Scan, Store, block_on, log::EventLog};
 use serde_json::{Value, json};
 
-use crate::{command::Failure, database::DatabaseName, output::Output};
+use crate::{
+    command::Failure,
+    database::{DatabaseName, OpenError},
+    output::Output,
+};
 
 /// The room, and where it is stored.
 #[derive(Debug, clap::Args)]
@@ -29,7 +39,7 @@ pub struct RoomOptions {
     /// The room's version
     #[arg(long, default_value = "11", value_parser = super::room_version)]
     room_version: RoomVersion,
-    /// An empty database to store the room in: rocksdb:DIR or sled:DIR
+    /// An empty database to store the room in, not in memory
     #[arg(long)]
     database: Option<DatabaseName>,
 }
@@ -141,7 +151,8 @@ struct Disk {
     store: Arc<dyn Store>,
     /// The same, if it is RocksDB.
     rocksdb: Option<Arc<RocksDbStore>>,
-    directory: std::path::PathBuf,
+    /// `None` if it is on another machine, which then tells its size.
+    directory: Option<PathBuf>,
     log: EventLog,
     pending: Vec<PersistEvent>,
     room: Option<(RoomId, &'static RoomVersionRules)>,
@@ -149,7 +160,7 @@ struct Disk {
 
 /// How large a database is.
 struct Size {
-    /// Its files.
+    /// Its files, or its tables with their indexes.
     files: u64,
     /// Keys and values, as they are before the engine compresses them.
     keyspaces: Vec<(Keyspace, u64)>,
@@ -157,18 +168,18 @@ struct Size {
 
 impl Disk {
     fn open(name: &DatabaseName) -> Result<Self, Failure> {
-        let DatabaseName::Directory(engine, directory) = name else {
-            return Err(crate::database::OpenError::Memory.into());
-        };
-        let (store, rocksdb): (Arc<dyn Store>, _) = match engine {
-            Engine::RocksDb => {
+        let (store, rocksdb, directory): (Arc<dyn Store>, _, _) = match name {
+            DatabaseName::Memory => return Err(OpenError::Memory.into()),
+            DatabaseName::Directory(Engine::RocksDb, directory) => {
                 let store = Arc::new(RocksDbStore::open(directory, &RocksDbOptions::default())?);
-                (store.clone(), Some(store))
+                (store.clone(), Some(store), Some(directory.clone()))
             }
-            _ => (name.open_or_create()?, None),
+            DatabaseName::Directory(_, directory) => (name.open_or_create()?, None, Some(directory.clone())),
+            #[cfg(feature = "postgres")]
+            DatabaseName::Postgres(_) => (name.open_or_create()?, None, None),
         };
         let log = block_on(EventLog::open(store.clone()))?;
-        Ok(Self { store, rocksdb, directory: directory.clone(), log, pending: Vec::new(), room: None })
+        Ok(Self { store, rocksdb, directory, log, pending: Vec::new(), room: None })
     }
 
     fn append(&mut self, room: &Room, persist: PersistEvent) -> Result<(), Failure> {
@@ -208,7 +219,11 @@ impl Disk {
             }
             keyspaces.push((*keyspace, bytes));
         }
-        Ok(Size { files: bytes_below(&self.directory)?, keyspaces })
+        let files = match &self.directory {
+            Some(directory) => bytes_below(directory)?,
+            None => block_on(self.store.describe())?.size_on_disk,
+        };
+        Ok(Size { files, keyspaces })
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use crate::crash_tests::killed_process;
+
 use super::{
     proxy::{Fault, Proxy},
     *,
@@ -125,6 +127,16 @@ fn what_a_killed_server_acknowledged_is_there() {
             assert_eq!(twins.len(), items.len(), "half a batch");
         }
     });
+}
+
+/// The process that writes is killed in the middle of a commit: the next one finds all that it acknowledged.
+#[test]
+fn what_a_killed_client_acknowledged_is_there() {
+    killed_process(
+        "postgres::tests::failures::what_a_killed_client_acknowledged_is_there",
+        PostgresBuilder::place,
+        |url| PostgresStore::open(url.to_str().unwrap(), &PostgresOptions::default()),
+    );
 }
 
 #[test]
