@@ -45,6 +45,63 @@ pub(super) fn decide<'a>(
     Ok((outcomes, effect))
 }
 
+/// What is stored under keys that guards asked for lately, as far as the only writer knows it from what it wrote and read.
+#[derive(Debug, Default)]
+pub(super) struct KnownGuarded(BTreeMap<Place, Option<Bytes>>);
+
+impl KnownGuarded {
+    /// Returns what is stored under these keys, `None` if that is not known of each.
+    pub(super) fn stored(&self, keys: &BTreeMap<Keyspace, BTreeSet<Bytes>>) -> Option<BTreeMap<Place, Bytes>> {
+        let mut stored = BTreeMap::new();
+        for (keyspace, keys) in keys {
+            for key in keys {
+                let place = (*keyspace, key.clone());
+                if let Some(value) = self.0.get(&place)?.clone() {
+                    stored.insert(place, value);
+                }
+            }
+        }
+        Some(stored)
+    }
+
+    /// Takes in what was stored under these keys before an effect was committed, and the effect.
+    pub(super) fn learn(
+        &mut self,
+        keys: BTreeMap<Keyspace, BTreeSet<Bytes>>,
+        mut stored: BTreeMap<Place, Bytes>,
+        effect: &Effect,
+    ) {
+        for (keyspace, range) in &effect.ranges {
+            self.0.retain(|(of, key), _| of != keyspace || !range.contains(key));
+        }
+        for (place, value) in &effect.points {
+            if let Some(known) = self.0.get_mut(place) {
+                known.clone_from(value);
+            }
+        }
+        for (keyspace, keys) in keys {
+            for key in keys {
+                let place = (keyspace, key);
+                let value = effect.found(&place).unwrap_or_else(|| stored.remove(&place));
+                self.0.insert(place, value);
+            }
+        }
+        self.0.retain(|_, value| value.as_ref().is_none_or(|value| value.len() <= KNOWN_VALUE_BYTES_MAX));
+        if self.0.len() > KNOWN_MAX {
+            self.0.clear();
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Most keys whose values are known.
+const KNOWN_MAX: usize = 1024;
+/// Longer values are not kept.
+const KNOWN_VALUE_BYTES_MAX: usize = 1024;
+
 /// What a sequence of writes leaves: first the ranges are removed, then each point is set or removed, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
@@ -141,6 +198,49 @@ mod tests {
         assert_eq!(effect.ranges, [(SPACE, KeyRange::new("a", "b"))]);
         let places: Vec<_> = effect.points.into_keys().collect();
         assert_eq!(places, [(Keyspace::Meta, "a".into()), (SPACE, "aa".into()), (SPACE, "b".into())]);
+    }
+
+    #[test]
+    fn what_was_written_and_read_is_known() {
+        let mut known = KnownGuarded::default();
+        let keys =
+            |keys: &[&'static str]| BTreeMap::from([(SPACE, keys.iter().map(|key| Bytes::from(*key)).collect())]);
+        let effect = |build: fn(&mut Batch)| decide(&[batch(build)], &BTreeMap::new()).unwrap().1;
+        let check =
+            |asked: &[&'static str], expected: Option<&[(&'static str, &'static str)]>, known: &KnownGuarded| {
+                let expected = expected
+                    .map(|items| items.iter().map(|(key, value)| ((SPACE, (*key).into()), (*value).into())).collect());
+                assert_eq!(known.stored(&keys(asked)), expected, "{asked:?}");
+            };
+        check(&["a"], None, &known);
+        let stored = BTreeMap::from([((SPACE, "a".into()), "1".into()), ((SPACE, "b".into()), "1".into())]);
+        known.learn(
+            keys(&["a", "b", "c"]),
+            stored,
+            &effect(|batch| {
+                batch.put(SPACE, "b", "2").put(SPACE, "unasked", "1");
+            }),
+        );
+        check(&["a", "b", "c"], Some(&[("a", "1"), ("b", "2")]), &known);
+        check(&["a", "unasked"], None, &known);
+        known.learn(
+            BTreeMap::new(),
+            BTreeMap::new(),
+            &effect(|batch| {
+                batch.put(SPACE, "a", "3").put(SPACE, "c", vec![0; 2000]).delete_range(SPACE, KeyRange::prefix("b"));
+            }),
+        );
+        check(&["a"], Some(&[("a", "3")]), &known);
+        check(&["b"], None, &known);
+        check(&["c"], None, &known);
+        known.learn(
+            BTreeMap::new(),
+            BTreeMap::new(),
+            &effect(|batch| {
+                batch.delete(SPACE, "a");
+            }),
+        );
+        check(&["a"], Some(&[]), &known);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio_postgres::{Client, Statement, types::ToSql};
 use crate::queue_bound::QueuePlace;
 
 use super::{
-    group::{Effect, Place, decide, guarded_keys},
+    group::{Effect, KnownGuarded, Place, decide, guarded_keys},
     notice,
     reader::{BEHIND_ALL_KEYS, GET},
     server::{Connected, Link, Position, Server, get, is_behind, is_conflict, is_lost, store_error, timeline, until},
@@ -66,6 +66,7 @@ pub(super) struct Writer {
     in_doubt: bool,
     /// Whether commits were acknowledged that a crash of the server may take.
     unflushed: bool,
+    known: KnownGuarded,
     /// Why nothing is committed any more.
     ended: Option<StoreError>,
 }
@@ -80,6 +81,8 @@ struct Session {
     delete: Statement,
     delete_range: Statement,
     put: Statement,
+    /// Fence, put and notify in one.
+    write_at_once: Statement,
     /// Tells a channel, `None` if the server has no NOTIFY.
     notify: Option<Statement>,
 }
@@ -151,6 +154,7 @@ impl Writer {
             commits,
             in_doubt: false,
             unflushed: false,
+            known: KnownGuarded::default(),
             ended: None,
         })
     }
@@ -307,13 +311,67 @@ impl Writer {
         }
     }
 
-    /// Commits a group in one transaction: two round trips, or one if nothing is written.
+    /// Commits a group in one transaction.
     async fn attempt(&mut self, group: &[Request], limit: Instant) -> Result<Vec<Committed>, Failure> {
         let Some(session) = &self.session else { return Err(Failure::Failed(StoreError::Closed)) };
         let link = session.link.clone();
-        link.within(limit, self.transact(group)).await
+        let attempted = link.within(limit, async {
+            match self.write_at_once(group).await? {
+                Some(outcomes) => Ok(outcomes),
+                None => self.transact(group).await,
+            }
+        });
+        let attempted = attempted.await;
+        if attempted.is_err() {
+            self.known.forget();
+        }
+        attempted
     }
 
+    /// Commits a group in one statement and one round trip, if what its guards ask for is known and the statement can say all that is
+    /// to be done.
+    ///
+    /// Returns `None` if it can't, or if the fence did not hold; then nothing was written.
+    async fn write_at_once(&mut self, group: &[Request]) -> Result<Option<Vec<Committed>>, Failure> {
+        let Some(session) = &self.session else { return Ok(None) };
+        let batches = || group.iter().filter_map(Request::batch);
+        if !group.iter().any(Request::wants_sync) {
+            return Ok(None);
+        }
+        let keys = guarded_keys(batches());
+        let Some(stored) = self.known.stored(&keys) else { return Ok(None) };
+        let (outcomes, effect) = decide(batches(), &stored).map_err(Failure::Failed)?;
+        let Some(rows) = Rows::of(&effect) else { return Ok(None) };
+        let payload = self.channel.as_ref().map(|_| notice::encode(self.epoch, &effect));
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&self.epoch, &session.number, &self.commits, &rows.keyspaces, &rows.keys, &rows.values];
+        if let (Some(channel), Some(payload)) = (&self.channel, &payload) {
+            parameters.extend([channel as &(dyn ToSql + Sync), payload]);
+        }
+        session.link.was_warned();
+        let answer = session.client.query_opt(&session.write_at_once, &parameters).await.map_err(Failure::of);
+        let answer = match answer {
+            Ok(_) if session.link.was_warned() => {
+                Err(Failure::Lost { error: StoreError::io(Operation::Commit, Arc::new(NotReplicated)), sent: None })
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(None) => Ok(None),
+            Ok(Some(_)) => {
+                self.known.learn(keys, stored, &effect);
+                self.commits += 1;
+                self.saw();
+                self.unflushed = false;
+                Ok(Some(outcomes))
+            }
+            // It may have been written.
+            Err(Failure::Lost { error, .. }) => Err(Failure::Lost { error, sent: Some(outcomes) }),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Commits a group in two round trips, or one if nothing is written.
     async fn transact(&mut self, group: &[Request]) -> Result<Vec<Committed>, Failure> {
         let Some(session) = &self.session else { return Err(Failure::Failed(StoreError::Closed)) };
         let sync = group.iter().any(Request::wants_sync) || !session.relaxes;
@@ -339,6 +397,7 @@ impl Writer {
         self.unflushed |= !sync;
         match session.write(&effect, notice.as_ref()).await {
             Ok(()) => {
+                self.known.learn(guarded_keys(batches()), stored, &effect);
                 self.commits += 1;
                 self.saw();
                 self.unflushed &= !sync;
@@ -381,7 +440,22 @@ impl Session {
         let put = "INSERT INTO ravel_items (keyspace, key, value)
             SELECT * FROM unnest($1::smallint[], $2::bytea[], $3::bytea[])
             ON CONFLICT (keyspace, key) DO UPDATE SET value = excluded.value";
+        // Nothing of it is done unless the fence holds.
+        let fenced_put = format!(
+            "WITH fence AS (
+                UPDATE ravel_store SET commits = commits + 1
+                WHERE id = 1 AND epoch = $1 AND session = $2 AND commits = $3 RETURNING commits
+            ), put AS (
+                INSERT INTO ravel_items (keyspace, key, value)
+                SELECT item.keyspace, item.key, item.value
+                FROM fence, unnest($4::smallint[], $5::bytea[], $6::bytea[]) AS item(keyspace, key, value)
+                ON CONFLICT (keyspace, key) DO UPDATE SET value = excluded.value
+            )
+            SELECT commits{} FROM fence",
+            if notifies { ", pg_notify($7, $8)::text" } else { "" }
+        );
         Ok(Self {
+            write_at_once: client.prepare(&fenced_put).await?,
             fence: client.prepare(fence).await?,
             get: client.prepare(GET).await?,
             delete: client.prepare("DELETE FROM ravel_items WHERE keyspace = $1 AND key = ANY($2)").await?,
@@ -522,6 +596,18 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// Returns all that an effect does, `None` if it is nothing, or not only rows that are put, or more than one statement takes.
+    fn of(effect: &'a Effect) -> Option<Self> {
+        if effect.points.is_empty() || !effect.ranges.is_empty() {
+            return None;
+        }
+        let mut rows = Self::default();
+        for ((keyspace, key), value) in &effect.points {
+            rows.push(*keyspace, key, value.as_ref()?);
+        }
+        (rows.bytes <= STATEMENT_BYTES_MAX).then_some(rows)
+    }
+
     fn push(&mut self, keyspace: Keyspace, key: &'a [u8], value: &'a [u8]) {
         self.keyspaces.push(i16::from(keyspace.byte()));
         self.keys.push(key);

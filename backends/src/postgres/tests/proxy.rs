@@ -97,6 +97,10 @@ impl Proxy {
     }
 }
 
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
 fn copy_until_end(mut from: TcpStream, mut to: TcpStream, muted: &AtomicBool) {
     let mut buffer = vec![0; 64 * 1024];
     // Either side may be cut off.
@@ -122,7 +126,8 @@ fn copy_until_commit(mut client: TcpStream, mut server: TcpStream, state: &Mutex
             {
                 bytes[at..at + 6].copy_from_slice(b"HEARKN");
             }
-            let is_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
+            // A commit in one statement is known by the channel it notifies.
+            let is_commit = has(bytes, b"COMMIT\0") || (has(bytes, b"ravel:") && !has(bytes, b"LISTEN "));
             let fault = if is_commit { state.fault.take() } else { None };
             if fault.is_some() {
                 state.closed = state.closes;
