@@ -347,6 +347,8 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Room(options) } => command::bench::room::run(&options, output),
+        #[cfg(feature = "bench")]
+        Command::Bench { what: command::bench::What::Load(options) } => command::bench::load::run(&options),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);

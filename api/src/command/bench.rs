@@ -1,5 +1,7 @@
-//! `ravel bench`: how long a resolution takes, beside ruma-state-res on the same input in the same run; and what a room costs.
+//! `ravel bench`: how long a resolution takes, beside ruma-state-res on the same input in the same run; what a room costs; and a
+//! load of many rooms.
 
+pub mod load;
 mod measure;
 mod plot;
 mod recorded;
@@ -30,6 +32,9 @@ pub enum What {
     Resolve(ResolveOptions),
     /// What a room takes in memory and on disk, and each further change of its state
     Room(self::room::RoomOptions),
+    /// Let many rooms grow at once, and print what is stored as soon as it is
+    #[command(after_long_help = self::load::HELP)]
+    Load(self::load::LoadOptions),
 }
 
 /// What is resolved; without any file or shape, a fixed table of rooms.

@@ -1,0 +1,44 @@
+//! The binary under load, killed with SIGKILL over and over: what it acknowledged is there. `ravel-kills` does the same for hours.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ravel_backends::Engine;
+use ravel_proptests::kills::{self, Options, Problem};
+
+fn options(engine: Engine, folder: &tempfile::TempDir) -> Options {
+    let binary = env!("CARGO_BIN_EXE_ravel").into();
+    Options { cycles: 20, verify_every: 10, ..Options::new(binary, engine, folder.path().to_owned()) }
+}
+
+#[track_caller]
+fn check(engine: Engine) {
+    let folder = tempfile::tempdir().unwrap();
+    let result = kills::run(&options(engine, &folder), |_| {});
+    if result.is_err() {
+        // What is left of it may tell more.
+        let _ = folder.keep();
+    }
+    let summary = result.unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!((summary.cycles, summary.databases, summary.verified), (20, 1, 2), "{summary}");
+    assert!(summary.acknowledged > 100, "{summary}");
+}
+
+#[test]
+fn rocksdb_loses_nothing_that_was_acknowledged_before_a_kill() {
+    check(Engine::RocksDb);
+}
+
+#[test]
+fn sled_loses_nothing_that_was_acknowledged_before_a_kill() {
+    check(Engine::Sled);
+}
+
+#[test]
+fn what_is_acknowledged_and_not_stored_is_found_missing() {
+    for engine in Engine::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { acknowledge_early: true, ..options(*engine, &folder) };
+        let failure = kills::run(&options, |_| {}).unwrap_err();
+        assert!(matches!(*failure.problem, Problem::Lost { .. }), "{failure}");
+        assert!(failure.to_string().contains("ravel-kills --engine"), "{failure}");
+    }
+}
