@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     process::ExitCode,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -70,8 +70,8 @@ pub fn run(options: &LoadOptions) -> Result<ExitCode, Failure> {
     let log = block_on(EventLog::open(store.clone()))?;
     let load = Load {
         options,
-        known: log.rooms().map(|(room_id, _)| room_id.clone()).collect(),
-        log: Mutex::new(log),
+        known: log.rooms().into_iter().map(|(room_id, _)| room_id).collect(),
+        log,
         left: AtomicU64::new(options.events.unwrap_or(u64::MAX)),
         ended: AtomicBool::new(false),
         serving: AtomicBool::new(false),
@@ -120,7 +120,7 @@ struct Load<'a> {
     options: &'a LoadOptions,
     /// The rooms that were there at the start.
     known: BTreeSet<RoomId>,
-    log: Mutex<EventLog>,
+    log: EventLog,
     /// How many events are still to be made.
     left: AtomicU64,
     /// Somebody failed, or nobody reads the output.
@@ -197,16 +197,12 @@ impl Load<'_> {
             acknowledge()?;
         }
         let durability = if self.options.relaxed { Durability::Relaxed } else { Durability::Sync };
-        block_on(self.log().append(growing.room_id(), growing.rules(), &events, durability))?;
+        block_on(self.log.append(growing.room_id(), growing.rules(), &events, durability))?;
         if self.options.acknowledge_early { Ok(()) } else { acknowledge() }
     }
 
     fn load(&self, growing: &GrowingRoom) -> Result<Room, Failure> {
-        Ok(block_on(self.log().load_room(growing.room_id()))?.unwrap_or_else(|| growing.empty()))
-    }
-
-    fn log(&self) -> std::sync::MutexGuard<'_, EventLog> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(block_on(self.log.load_room(growing.room_id()))?.unwrap_or_else(|| growing.empty()))
     }
 }
 
