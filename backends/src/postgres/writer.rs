@@ -16,7 +16,7 @@ use bytes::Bytes;
 use ravel_store::{Batch, Committed, Durability, Keyspace, Operation, StoreError, watch::Watchers};
 use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_postgres::{Client, Statement, types::ToSql};
 
@@ -165,14 +165,26 @@ impl Writer {
 
     /// Commits what is asked for until nobody can ask any more; what waits meanwhile is in the next transaction together.
     pub(super) async fn run(mut self, mut requests: UnboundedReceiver<Request>) {
+        // Who waited for the last transaction soon asks for the next one: as many are waited for, but not for long. Else the first
+        // of them would have a transaction alone, and the others wait for two.
+        let mut expected = 1;
         while let Some(first) = requests.recv().await {
             let mut size_bytes = first.size_bytes();
             let mut group = vec![first];
+            let deadline = Instant::now() + GATHER_MAX;
             while group.len() < GROUP_REQUESTS_MAX && size_bytes < GROUP_BYTES_MAX {
-                let Ok(request) = requests.try_recv() else { break };
+                let request = match requests.try_recv() {
+                    Ok(request) => request,
+                    Err(_) if group.len() < expected => match timeout_at(deadline, requests.recv()).await {
+                        Ok(Some(request)) => request,
+                        _ => break,
+                    },
+                    Err(_) => break,
+                };
                 size_bytes = size_bytes.saturating_add(request.size_bytes());
                 group.push(request);
             }
+            expected = group.len();
             let outcomes = self.commit(&group).await;
             self.answer(group, outcomes);
         }
@@ -616,6 +628,8 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// How long a transaction waits for those that were in the last one.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// Most requests in one transaction.
 const GROUP_REQUESTS_MAX: usize = 1024;
 /// A transaction takes no further request once it holds this much.
