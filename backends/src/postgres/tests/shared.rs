@@ -69,6 +69,7 @@ fn running(notes: &Path) -> Option<Cluster> {
 }
 
 /// Starts the watchdog, which ends at once if there is one.
+#[allow(clippy::zombie_processes, reason = "it outlives this process")]
 fn watch(notes: &Path) {
     let log = File::create(notes.join("watchdog.log")).unwrap();
     let mut watchdog = Command::new("sh")
