@@ -6,16 +6,21 @@
 
 mod batch;
 mod explain;
+mod purged;
 mod redactions;
 mod verdict;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use self::redactions::{EventsView, RedactionSet, Redactions};
+use self::{
+    purged::Source,
+    redactions::{EventsView, RedactionSet, Redactions},
+};
 use sha2::{Digest, Sha256};
 
 pub use self::{
     explain::Explanation,
+    purged::{PurgedEvent, Remains},
     verdict::{Check, Outcome, RecordedReason, Verdict},
 };
 use crate::{
@@ -41,6 +46,8 @@ pub struct Room {
     forward_extremities: BTreeSet<EventIndex>,
     current_state: StateMap,
     node_numbers: NodeNumbers,
+    /// How often history of the room was purged.
+    purges: u32,
 }
 
 /// What is known of an event's place in the room.
@@ -50,12 +57,21 @@ struct Position {
     prev_events: Box<[EventIndex]>,
     outcome: Outcome,
     reason: Option<Box<RecordedReason>>,
-    state_before: StateMap,
-    state_after: StateMap,
+    /// `None` if they were purged. Invariant: forward extremities have them.
+    states: Option<States>,
+    /// Only its skeleton is left.
+    is_skeleton: bool,
     /// The redactions among the event and its ancestors that may matter to rules.
     redactions: RedactionSet,
     /// Whether an accepted event builds on this one, directly or through soft-failed events.
     is_built_on: bool,
+}
+
+/// The states around an event.
+#[derive(Clone, Debug)]
+struct States {
+    before: StateMap,
+    after: StateMap,
 }
 
 /// What [`Room::handle_pdu`] answers.
@@ -68,6 +84,9 @@ pub enum Receipt {
     /// The event can't be judged before these events are there: its prev and auth events that are missing, sorted. Nothing
     /// changed; hand the event in again after them.
     NeedEvents(Vec<EventId>),
+    /// The event can't be judged here any more: it builds on these events, sorted, and the states after them were purged. Nothing
+    /// changed. Other servers may know the state before it.
+    HistoryPurged(Vec<EventId>),
     /// The event is of another room. Nothing changed.
     OtherRoom(RoomId),
 }
@@ -107,7 +126,7 @@ pub struct PersistEvent {
     pub index: EventIndex,
     /// What resolution reads of it.
     pub stored: StoredEvent,
-    /// Its canonical JSON without `unsigned`; redacted if its content hash did not match.
+    /// Its canonical JSON without `unsigned`; redacted if its content hash did not match. Empty if it was purged.
     pub json: Arc<[u8]>,
     /// Whether the content hash matched.
     pub content_hash_matched: bool,
@@ -132,6 +151,23 @@ pub struct PersistEvent {
     pub nodes_numbered: u32,
     /// The room's create event, once there is one.
     pub create: Option<EventIndex>,
+    /// Whether it is a redaction whose sender may redact any event.
+    pub may_redact_any: bool,
+    /// How often history of the room was purged before.
+    pub purges: u32,
+}
+
+/// What is stored of an event's place in a room.
+#[derive(Clone, Debug)]
+pub struct StoredPosition {
+    /// How it was judged.
+    pub outcome: Outcome,
+    /// Why it was not accepted.
+    pub reason: Option<RecordedReason>,
+    /// Whether it is a redaction whose sender may redact any event.
+    pub may_redact_any: bool,
+    /// The state before it; `None` if that was purged.
+    pub state_before: Option<StateMap>,
 }
 
 /// Why a room can't go on. Each is a broken invariant or a damaged store, never bad input.
@@ -151,6 +187,17 @@ pub enum RoomError {
         /// The parent.
         missing: EventId,
     },
+    /// A purged event names a number that no event before it has.
+    #[error("{event_id} names event {missing:?}, which does not come before it")]
+    UnknownNumber {
+        /// The event.
+        event_id: EventId,
+        /// The number.
+        missing: EventIndex,
+    },
+    /// The state after an event is asked for, and was purged.
+    #[error("the state after {0} was purged")]
+    StatePurged(EventId),
 }
 
 impl Room {
@@ -164,6 +211,7 @@ impl Room {
             forward_extremities: BTreeSet::new(),
             current_state: StateMap::new(),
             node_numbers: NodeNumbers::default(),
+            purges: 0,
         }
     }
 
@@ -191,15 +239,25 @@ impl Room {
             return Ok(Receipt::NeedEvents(missing));
         }
         let prev_events = self.prev_events_of(event)?;
-        let states = self.states_after(&prev_events);
-        let resolved = states.windows(2).any(|pair| matches!(pair, [a, b] if !a.is_same(b)));
-        let builds_on_all = prev_events.iter().copied().collect::<BTreeSet<_>>() == self.forward_extremities;
-        let state = if builds_on_all { self.current_state.clone() } else { self.resolve(&states, &mut Silent) };
-        let before = Before { redactions: self.redactions_after(&prev_events), prev_events, state };
+        let purged: BTreeSet<_> = prev_events.iter().filter(|prev| self.position(**prev).states.is_none()).collect();
+        if !purged.is_empty() {
+            let mut purged: Vec<EventId> = purged.into_iter().map(|prev| self.graph.event_id(*prev)).collect();
+            purged.sort_unstable();
+            return Ok(Receipt::HistoryPurged(purged));
+        }
+        let before = self.before(prev_events)?;
         let index = self.number(event)?;
-        let verdict = self.judge(pdu, index, builds_on_all, &before);
-        let judged = self.admit(pdu, index, before, resolved, verdict)?;
-        Ok(Receipt::Judged(Box::new(judged)))
+        let verdict = self.judge(pdu, index, &before);
+        let (outcome, reason) = verdict.record(self.rules().version);
+        let resolved = before.resolved;
+        let (states, persist) = self.admit(&Source::Pdu(pdu), index, before, outcome, reason)?;
+        let mut effects = vec![Effect::Persist(Box::new(persist))];
+        if outcome == Outcome::Accepted {
+            effects.push(Effect::Publish(event.event_id.clone()));
+        }
+        let States { before: state_before, after: state_after } = states;
+        let event = event.clone();
+        Ok(Receipt::Judged(Box::new(Judged { event, verdict, state_before, state_after, resolved, effects })))
     }
 
     /// Returns the prev and auth events of an event that are not known, sorted, each once.
@@ -233,7 +291,7 @@ impl Room {
         self.positions.iter().map(|position| (&position.event, position.outcome))
     }
 
-    /// Returns an event.
+    /// Returns an event. Of one that was purged there are the fields that rules read.
     pub fn event(&self, event_id: &EventId) -> Option<&Arc<Event>> {
         Some(&self.position(self.graph.index_of(event_id)?).event)
     }
@@ -248,14 +306,14 @@ impl Room {
         self.position(self.graph.index_of(event_id)?).reason.as_deref()
     }
 
-    /// Returns the state before an event: the specification's S(E).
+    /// Returns the state before an event: the specification's S(E). `None` if it was [purged](Self::remains).
     pub fn state_before(&self, event_id: &EventId) -> Option<State<'_>> {
-        Some(State::new(&self.graph, &self.position(self.graph.index_of(event_id)?).state_before))
+        Some(State::new(&self.graph, &self.position(self.graph.index_of(event_id)?).states.as_ref()?.before))
     }
 
-    /// Returns the state after an event: the specification's S'(E).
+    /// Returns the state after an event: the specification's S'(E). `None` if it was [purged](Self::remains).
     pub fn state_after(&self, event_id: &EventId) -> Option<State<'_>> {
-        Some(State::new(&self.graph, &self.position(self.graph.index_of(event_id)?).state_after))
+        Some(State::new(&self.graph, &self.position(self.graph.index_of(event_id)?).states.as_ref()?.after))
     }
 
     /// Returns the accepted events that no accepted event has as a prev event, sorted.
@@ -277,35 +335,31 @@ impl Room {
     }
 
     /// Returns a fingerprint over all events in the order in which they were judged, each with its outcome, the state before it
-    /// and at last the current state: equal only for rooms with the same history. O(n) for n events.
+    /// if it was not purged, and at last the current state: equal only for rooms with the same history. O(n) for n events.
     pub fn history_fingerprint(&self) -> Fingerprint {
         let mut hasher = Sha256::new();
         for ((event, outcome), position) in self.events().zip(&self.positions) {
             hasher.update(event.event_id.as_str());
-            hasher.update([0, outcome as u8]);
-            hasher.update(position.state_before.fingerprint(&self.graph).0);
+            match &position.states {
+                Some(states) => {
+                    hasher.update([0, outcome as u8]);
+                    hasher.update(states.before.fingerprint(&self.graph).0);
+                }
+                None => hasher.update([1, outcome as u8]),
+            }
         }
         hasher.update(self.current_state.fingerprint(&self.graph).0);
         Fingerprint(hasher.finalize().into())
     }
 
-    /// Puts an event back that the log has, without judging it again. Events come in the order of the log, each followed by a
-    /// call of [`restore_state_after`](Self::restore_state_after).
+    /// Puts an event back that the log has, without judging it again. Events come in the order of the log, each that has states
+    /// followed by a call of [`restore_state_after`](Self::restore_state_after).
     ///
     /// # Errors
     ///
     /// When the log has an event before those it builds on.
-    pub fn restore_event(
-        &mut self,
-        pdu: &VerifiedPdu,
-        outcome: Outcome,
-        reason: Option<RecordedReason>,
-        state_before: StateMap,
-    ) -> Result<(), RoomError> {
-        let prev_events = self.prev_events_of(pdu.event())?;
-        let redactions = self.redactions_after(&prev_events);
-        let index = self.number(pdu.event())?;
-        self.insert(pdu, index, Before { prev_events, redactions, state: state_before }, outcome, reason.map(Box::new))
+    pub fn restore_event(&mut self, pdu: &VerifiedPdu, position: StoredPosition) -> Result<(), RoomError> {
+        self.restore(&Source::Pdu(pdu), position)
     }
 
     /// Sets the state after the event restored last, as it was stored. Returns whether it is that state: the one before with the
@@ -314,23 +368,53 @@ impl Room {
         let (Some(position), Some(index)) = (self.positions.last_mut(), self.graph.indices().last()) else {
             return false;
         };
+        let Some(states) = &mut position.states else { return false };
         let key = self.graph.key(index).filter(|_| position.outcome != Outcome::Rejected);
         let (mut holds_its_key, mut differs_elsewhere) = (key.is_none(), false);
-        conflicts(&self.graph, &[&position.state_before, &state], &mut |differing, held| {
+        conflicts(&self.graph, &[&states.before, &state], &mut |differing, held| {
             if Some(differing) == key && held.last() == Some(&Some(index)) {
                 holds_its_key = true;
             } else {
                 differs_elsewhere = true;
             }
         });
-        position.state_after = state;
+        states.after = state;
         holds_its_key && !differs_elsewhere
     }
 
-    /// Sets the current state of a room whose events were all restored, and how many snapshot nodes have numbers.
-    pub fn restore_current_state(&mut self, state: StateMap, nodes_numbered: u32) {
+    /// Sets the current state of a room whose events were all restored, how many snapshot nodes have numbers, and how often
+    /// history was purged.
+    pub fn restore_current_state(&mut self, state: StateMap, nodes_numbered: u32, purges: u32) {
         self.current_state = state;
         self.node_numbers = NodeNumbers::after(nodes_numbered);
+        self.purges = purges;
+    }
+
+    fn restore(&mut self, source: &Source<'_>, position: StoredPosition) -> Result<(), RoomError> {
+        let event = source.event();
+        if self.graph.index_of(&event.event_id).is_some() {
+            return Err(GraphError::Duplicate(event.event_id.clone()).into());
+        }
+        let prev_events = self.prev_events_of(event)?;
+        let redactions = self.redactions_after(&prev_events);
+        let index = self.number(event)?;
+        let StoredPosition { outcome, reason, may_redact_any, state_before } = position;
+        let states = state_before.map(|before| States { after: before.clone(), before });
+        let place = Place { prev_events, redactions, states, may_redact_any };
+        self.insert(source, index, place, outcome, reason.map(Box::new))
+    }
+
+    /// Returns what comes before an event.
+    ///
+    /// # Errors
+    ///
+    /// When the state after one of the prev events was purged.
+    fn before(&self, prev_events: Box<[EventIndex]>) -> Result<Before, RoomError> {
+        let states = self.states_after(&prev_events)?;
+        let resolved = states.windows(2).any(|pair| matches!(pair, [a, b] if !a.is_same(b)));
+        let builds_on_all = prev_events.iter().copied().collect::<BTreeSet<_>>() == self.forward_extremities;
+        let state = if builds_on_all { self.current_state.clone() } else { self.resolve(&states, &mut Silent) };
+        Ok(Before { redactions: self.redactions_after(&prev_events), prev_events, state, resolved, builds_on_all })
     }
 
     /// Computes the current state of a room whose events were restored up to some point, and sets how many snapshot nodes had
@@ -347,7 +431,7 @@ impl Room {
         Ok(self.graph.insert_citing(event, &auth_events).ok_or(GraphError::Full)?)
     }
 
-    fn judge(&self, pdu: &VerifiedPdu, index: EventIndex, builds_on_all: bool, before: &Before) -> Verdict {
+    fn judge(&self, pdu: &VerifiedPdu, index: EventIndex, before: &Before) -> Verdict {
         let view = EventsView::new(&self.graph, &self.redactions, &before.redactions);
         if let Err(refusal) = self.check_auth_events(view, pdu, index) {
             return Verdict::Rejected { check: Check::AuthEvents, refusal };
@@ -357,7 +441,7 @@ impl Room {
             return Verdict::Rejected { check: Check::StateBefore, refusal };
         }
         // Where the event builds on all forward extremities, the current state is the state before it.
-        if builds_on_all {
+        if before.builds_on_all {
             return Verdict::Accepted;
         }
         let redactions = self.redactions_after(&self.forward_extremities);
@@ -391,87 +475,85 @@ impl Room {
     /// Makes a judged event part of the room and says what is to be stored.
     fn admit(
         &mut self,
-        pdu: &VerifiedPdu,
+        source: &Source<'_>,
         index: EventIndex,
         before: Before,
-        resolved: bool,
-        verdict: Verdict,
-    ) -> Result<Judged, RoomError> {
-        let event = pdu.event().clone();
-        let (outcome, reason) = verdict.record(self.rules().version);
-        let state_before = before.state.clone();
-        self.insert(pdu, index, before, outcome, reason.clone().map(Box::new))?;
-        if let (Some(key), Some(position)) = (self.graph.key(index), self.positions.last_mut())
-            && outcome != Outcome::Rejected
-        {
-            position.state_after = state_before.insert(&self.graph, key, index);
+        outcome: Outcome,
+        reason: Option<RecordedReason>,
+    ) -> Result<(States, PersistEvent), RoomError> {
+        let event = source.event().clone();
+        let may_redact_any = self.may_redact_any(&event, index, &before);
+        let Before { prev_events, redactions, state, .. } = before;
+        let states = Some(States { before: state.clone(), after: state.clone() });
+        let place = Place { prev_events, redactions, states, may_redact_any };
+        self.insert(source, index, place, outcome, reason.clone().map(Box::new))?;
+        let key = self.graph.key(index).filter(|_| outcome != Outcome::Rejected);
+        let after = key.map_or_else(|| state.clone(), |key| state.insert(&self.graph, key, index));
+        let states = States { before: state, after };
+        if let Some(position) = self.positions.last_mut() {
+            position.states = Some(states.clone());
         }
-        let state_after = self.position(index).state_after.clone();
 
         // An accepted event is a forward extremity now; others change nothing there.
         let extremities_changed = outcome == Outcome::Accepted;
         if extremities_changed {
-            self.current_state = self.resolve_extremities();
+            self.current_state = self.resolve_extremities()?;
         }
         let stored = self.graph.stored_event(index, event.clone(), self.node_numbers.given());
         let mut nodes = Vec::new();
-        for state in [&state_before, &state_after, &self.current_state] {
+        for state in [&states.before, &states.after, &self.current_state] {
             state.number_nodes(&self.graph, &mut self.node_numbers, &mut nodes).ok_or(GraphError::Full)?;
         }
-        let mut effects = vec![Effect::Persist(Box::new(PersistEvent {
-            event: event.clone(),
+        let pdu = source.pdu();
+        let persist = PersistEvent {
+            event,
             index,
             stored,
-            json: pdu.json().clone(),
-            content_hash_matched: pdu.content_hash_matched(),
-            authorising_user_signed: pdu.authorising_user_signed(),
+            json: pdu.map(|pdu| pdu.json().clone()).unwrap_or_default(),
+            content_hash_matched: pdu.is_some_and(VerifiedPdu::content_hash_matched),
+            authorising_user_signed: pdu.and_then(VerifiedPdu::authorising_user_signed),
             outcome,
             reason,
-            state_before: state_before.root_number(),
-            state_after: state_after.root_number(),
+            state_before: states.before.root_number(),
+            state_after: states.after.root_number(),
             nodes,
             forward_extremities: extremities_changed.then(|| self.forward_extremities()),
             current_state: self.current_state.root_number(),
             nodes_numbered: self.node_numbers.given(),
             create: self.graph.create(),
-        }))];
-        if outcome == Outcome::Accepted {
-            effects.push(Effect::Publish(event.event_id.clone()));
-        }
-        Ok(Judged { event, verdict, state_before, state_after, resolved, effects })
+            may_redact_any,
+            purges: self.purges,
+        };
+        Ok((states, persist))
     }
 
     /// Makes an event part of the room. The state after it is the one before until the caller sets it.
     fn insert(
         &mut self,
-        pdu: &VerifiedPdu,
+        source: &Source<'_>,
         index: EventIndex,
-        before: Before,
+        place: Place,
         outcome: Outcome,
         reason: Option<Box<RecordedReason>>,
     ) -> Result<(), RoomError> {
-        let event = pdu.event().clone();
-        let may_redact_any = self.may_redact_any(&event, index, &before);
-        let Before { prev_events, redactions: redactions_before, state: state_before } = before;
+        let Place { prev_events, redactions, states, may_redact_any } = place;
         let rejected = outcome == Outcome::Rejected;
-        let redacted = if rejected { None } else { redactions::redacted_facts(pdu)? };
+        let redacted = if rejected { None } else { source.redacted_facts()? };
         self.graph.judge(index, redacted.as_ref(), rejected)?;
-        let redactions = if rejected {
-            redactions_before
-        } else {
-            self.redactions.add(&self.graph, index, may_redact_any, redactions_before)
-        };
+        let redactions =
+            if rejected { redactions } else { self.redactions.add(&self.graph, index, may_redact_any, redactions) };
         if outcome == Outcome::Accepted {
             self.advance_extremities(index, &prev_events);
         }
+        let (event, is_skeleton) = (source.event().clone(), source.pdu().is_none());
         let is_built_on = false;
         self.positions.push(Position {
             event,
             prev_events,
             outcome,
             reason,
-            state_after: state_before.clone(),
-            state_before,
+            states,
+            is_skeleton,
             redactions,
             is_built_on,
         });
@@ -498,18 +580,22 @@ impl Room {
         self.forward_extremities.insert(index);
     }
 
-    fn resolve_extremities(&self) -> StateMap {
+    fn resolve_extremities(&self) -> Result<StateMap, RoomError> {
         let extremities: Vec<EventIndex> = self.forward_extremities.iter().copied().collect();
-        let states = self.states_after(&extremities);
-        self.resolve(&states, &mut Silent)
+        let states = self.states_after(&extremities)?;
+        Ok(self.resolve(&states, &mut Silent))
     }
 
     fn resolve(&self, states: &[StateMap], recorder: &mut impl Recorder) -> StateMap {
         resolve(&self.graph, &states.iter().collect::<Vec<_>>(), recorder)
     }
 
-    fn states_after(&self, events: &[EventIndex]) -> Vec<StateMap> {
-        events.iter().map(|index| self.position(*index).state_after.clone()).collect()
+    fn states_after(&self, events: &[EventIndex]) -> Result<Vec<StateMap>, RoomError> {
+        let state_after = |index: &EventIndex| {
+            let states = self.position(*index).states.as_ref();
+            Ok(states.ok_or_else(|| RoomError::StatePurged(self.graph.event_id(*index)))?.after.clone())
+        };
+        events.iter().map(state_after).collect()
     }
 
     fn redactions_after<'e>(&self, events: impl IntoIterator<Item = &'e EventIndex>) -> RedactionSet {
@@ -546,6 +632,19 @@ struct Before {
     prev_events: Box<[EventIndex]>,
     redactions: RedactionSet,
     state: StateMap,
+    /// The state had to be resolved from different ones.
+    resolved: bool,
+    /// The prev events are the forward extremities.
+    builds_on_all: bool,
+}
+
+/// An event's place in the room, as far as that does not depend on its verdict.
+struct Place {
+    prev_events: Box<[EventIndex]>,
+    /// Those before it.
+    redactions: RedactionSet,
+    states: Option<States>,
+    may_redact_any: bool,
 }
 
 /// A state, its events as they stand in a view.

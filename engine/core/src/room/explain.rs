@@ -27,11 +27,11 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// Only if an invariant is broken.
+    /// [`RoomError::StatePurged`] if history was purged that it builds on; else only if an invariant is broken.
     pub fn explain(&self, event_id: &EventId) -> Result<Option<Explanation>, RoomError> {
         let Some(index) = self.graph.index_of(event_id) else { return Ok(None) };
         let position = self.position(index);
-        let states = self.states_after(&position.prev_events);
+        let states = self.states_after(&position.prev_events)?;
         let mut steps = Steps::default();
         self.resolve(&states, &mut steps);
         let prev_events = position.prev_events.iter().zip(&states);

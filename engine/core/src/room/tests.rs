@@ -1,11 +1,12 @@
 //! The room reducer on small rooms. How they are written: [`crate::testing`].
 
+mod purged;
 mod redactions;
 mod security_cases;
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Outcome, Receipt, Room, RoomError};
+use super::{Effect, Outcome, Receipt, Room, RoomError, StoredPosition};
 use crate::{
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
@@ -232,7 +233,7 @@ fn handle_batch(room: &TestRoom, into: &mut Room, pdus: &[VerifiedPdu]) -> (Stri
                 waiting.push((room.names.name(&id).to_owned(), needed.join(",")));
             }
             Receipt::AlreadyKnown(_) => {}
-            Receipt::OtherRoom(other) => panic!("{other}"),
+            Receipt::OtherRoom(_) | Receipt::HistoryPurged(_) => panic!("{receipt:?}"),
         }
     }
     (judged.join(","), waiting)
@@ -296,12 +297,23 @@ fn restore(room: &TestRoom) -> Room {
     let mut restored = room.empty_room();
     for pdu in &room.pdus {
         let (id, room) = (pdu.event_id(), &room.room);
-        let (outcome, reason) = (room.outcome(id).unwrap(), room.reason(id).cloned());
-        restored.restore_event(pdu, outcome, reason, room.state_before(id).unwrap().map().clone()).unwrap();
+        restored.restore_event(pdu, stored_position(room, id)).unwrap();
         assert!(restored.restore_state_after(room.state_after(id).unwrap().map().clone()));
     }
-    restored.restore_current_state(room.room.current_state().map().clone(), 1_000);
+    restored.restore_current_state(room.room.current_state().map().clone(), 1_000, 0);
     restored
+}
+
+/// What is stored of an event's place; whether the sender of a redaction may redact any event is computed once more.
+fn stored_position(room: &Room, id: &EventId) -> StoredPosition {
+    let position = room.position(room.graph.index_of(id).unwrap());
+    let before = room.before(position.prev_events.clone()).unwrap();
+    StoredPosition {
+        outcome: position.outcome,
+        reason: room.reason(id).cloned(),
+        may_redact_any: room.may_redact_any(&position.event, room.graph.index_of(id).unwrap(), &before),
+        state_before: room.state_before(id).map(|state| state.map().clone()),
+    }
 }
 
 #[test]
@@ -315,8 +327,7 @@ fn a_stored_state_after_an_event_is_the_one_before_with_the_event_in_it() {
         let mut told = Vec::new();
         for pdu in &room.pdus {
             let id = pdu.event_id();
-            let before = room.room.state_before(id).unwrap().map().clone();
-            restored.restore_event(pdu, room.room.outcome(id).unwrap(), None, before).unwrap();
+            restored.restore_event(pdu, stored_position(&room.room, id)).unwrap();
             let is_wrong = *id == room.names.id(name);
             let after = if is_wrong { wrong.clone() } else { room.room.state_after(id).unwrap().map().clone() };
             told.push(restored.restore_state_after(after) == is_wrong);
@@ -330,8 +341,7 @@ fn a_stored_state_after_an_event_is_the_one_before_with_the_event_in_it() {
 fn a_log_with_a_child_before_its_parent_is_refused() {
     let room = room(V11, "M: bob says hi");
     let mut restored = room.empty_room();
-    let state = room.room.current_state().map().clone();
-    let refused = restored.restore_event(room.pdu("M"), Outcome::Accepted, None, state);
+    let refused = restored.restore_event(room.pdu("M"), stored_position(&room.room, &room.names.id("M")));
     assert!(matches!(refused, Err(RoomError::OutOfOrder { missing, .. }) if missing == room.names.id("D")));
 }
 
