@@ -118,7 +118,7 @@ pub enum Effect {
 }
 
 /// All that is to be stored of a judged event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PersistEvent {
     /// The event.
     pub event: Arc<Event>,
@@ -418,10 +418,16 @@ impl Room {
     }
 
     /// Computes the current state of a room whose events were restored up to some point, and sets how many snapshot nodes had
-    /// numbers there. Costs the resolution of the states after the forward extremities.
-    pub fn restore_current_state_of_extremities(&mut self, nodes_numbered: u32) {
-        self.current_state = self.resolve_extremities();
+    /// numbers there and how often history was purged. Costs the resolution of the states after the forward extremities.
+    ///
+    /// # Errors
+    ///
+    /// When the state after one of them was purged since.
+    pub fn restore_current_state_of_extremities(&mut self, nodes_numbered: u32, purges: u32) -> Result<(), RoomError> {
+        self.current_state = self.resolve_extremities()?;
         self.node_numbers = NodeNumbers::after(nodes_numbered);
+        self.purges = purges;
+        Ok(())
     }
 
     /// Gives an event its number. It counts as rejected until it is judged.

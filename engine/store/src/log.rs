@@ -5,8 +5,12 @@
 //! computed again with the same result. `docs/data-layout.md` draws every key and record.
 
 mod append;
+mod collect;
 mod copy;
 mod event_facts;
+mod nodes;
+mod purge;
+mod purged_event;
 mod records;
 mod replay;
 mod replica;
@@ -16,6 +20,7 @@ mod rooms;
 mod seal;
 mod server_keys;
 mod stale_rooms;
+mod stats;
 mod verify;
 
 use std::{
@@ -34,10 +39,12 @@ use ravel_core::{
 
 use self::{
     append::Appends,
-    records::{Head, LogEntry, RoomRecord, key},
+    records::{Head, LogEntry, PurgeRecord, RoomRecord, key},
 };
 pub use self::{
+    collect::{Collected, Collection},
     copy::{Compared, CopyError, LogCopy, RoomFingerprints},
+    purge::Purged,
     replica::Replica,
     resolve::StoredResolution,
     rooms::LoggedEvent,
@@ -66,6 +73,14 @@ pub enum LogError {
     NewerProjections { room_id: RoomId },
     #[error("a restore was interrupted; run `ravel restore` again")]
     Restoring,
+    #[error("{room_id} was purged meanwhile; load it again")]
+    Purged { room_id: RoomId },
+    #[error("{event_id} has no content to be stored")]
+    NoContent { event_id: EventId },
+    #[error("the state after {event_id} was purged")]
+    StatePurged { event_id: EventId },
+    #[error("a purge of {room_id} was interrupted; `ravel purge --resume` goes on with it")]
+    PurgeUnderWay { room_id: RoomId },
     #[error("the log is full")]
     Full,
     #[error("{room_id} is of room version {known}, not {given}")]
@@ -117,7 +132,7 @@ pub struct EventLog {
     store: Arc<dyn Store>,
     known: Mutex<Known>,
     appends: Appends,
-    /// Held while a stale room is computed again.
+    /// Held while a stale room is computed again, and while something is purged.
     refreshing: tokio::sync::Mutex<()>,
 }
 
@@ -133,6 +148,8 @@ struct Known {
     next_room: u32,
     /// Those rooms.
     opening: BTreeMap<RoomId, u32>,
+    /// The purges that are under way, by the number of the room.
+    purging: BTreeMap<u32, PurgeRecord>,
     /// The projections are not those of the whole log: nothing is read from them and nothing is appended.
     is_lagging: bool,
 }
@@ -146,6 +163,21 @@ impl Known {
     fn advance(&mut self, head: Head) {
         self.next_room = self.next_room.max(head.next_room);
         self.head = head;
+    }
+
+    /// Returns the room of a number.
+    fn room_of(&self, number: u32) -> Option<(&RoomId, &RoomRecord)> {
+        self.rooms.iter().find(|(_, record)| record.number == number)
+    }
+
+    /// Whether a room that was loaded, or begun, when history of it had been purged so often can be appended to.
+    fn takes(&self, room_id: &RoomId, number: u32, purges: u32) -> bool {
+        match self.rooms.get(room_id) {
+            Some(room) => {
+                room.number == number && room.purge_count() == purges && !self.purging.contains_key(&room.number)
+            }
+            None => self.opening.get(room_id) == Some(&number),
+        }
     }
 }
 
@@ -185,7 +217,8 @@ impl EventLog {
         let standing = seal::standing(&log.store, head.standing).await?;
         let rooms = log.read_rooms().await?;
         stale_rooms::refuse_newer(&rooms)?;
-        *log.known() = Known { rooms, is_lagging, standing, ..Known::at(head) };
+        let purging = log.read_purges().await?;
+        *log.known() = Known { rooms, purging, is_lagging, standing, ..Known::at(head) };
         if is_lagging {
             match log.catch_up(progress).await {
                 Err(LogError::Store(StoreError::ReadOnly)) => return Err(LogError::Lagging),
@@ -299,9 +332,7 @@ impl EventLog {
                     return Err(LogError::BadEntry { sequence: found.next_sequence, problem: "it is missing" });
                 }
                 found.take_sequence()?;
-                if let LogEntry::RoomOpened { room, .. } = entry {
-                    found.count_room(room)?;
-                }
+                found.count_room_of(&entry)?;
             }
         }
         match self.store.get_record::<Head>(key::HEAD).await {

@@ -39,8 +39,8 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// When the store fails, another writer appended meanwhile, or the room has one of the events already. What was appended
-    /// before the error stays; the caller drops the [`Room`](ravel_core::room::Room) and loads it again.
+    /// When the store fails, another writer appended meanwhile, the room was purged since it was loaded, or it has one of the
+    /// events already. What was appended before the error stays; the caller drops the [`Room`](ravel_core::room::Room) and loads it again.
     pub async fn append(
         &self,
         room_id: &RoomId,
@@ -52,7 +52,7 @@ impl EventLog {
         for event in events {
             part.event(event)?;
             if part.size_bytes >= BATCH_BYTES {
-                let next = Part { room: part.room, ..Part::default() };
+                let next = Part::new(room_id, part.room, None);
                 self.write(mem::replace(&mut part, next), durability).await?;
             }
         }
@@ -72,7 +72,7 @@ impl EventLog {
                 let (room_id, known) = (room_id.clone(), room.room_version.clone());
                 return Err(LogError::OtherRoomVersion { room_id, known, given: rules.version });
             }
-            return Ok(Part { room: room.number, ..Part::default() });
+            return Ok(Part::new(room_id, room.number, None));
         }
         let number = match known.opening.get(room_id) {
             Some(number) => *number,
@@ -90,10 +90,10 @@ impl EventLog {
                 room_version: rules.version.as_str().to_owned(),
             })?
             .into(),
-            room_id: room_id.clone(),
-            record: RoomRecord::new(number, rules.version),
+            record: RoomRecord::new(number, rules.version, 0),
+            is_first: false,
         };
-        Ok(Part { room: number, opens: Some(opens), ..Part::default() })
+        Ok(Part::new(room_id, number, Some(opens)))
     }
 
     /// Writes a part, together with those of others that wait.
@@ -101,6 +101,7 @@ impl EventLog {
         if part.is_empty() {
             return Ok(());
         }
+        let room_id = part.room_id.clone();
         let size = u32::try_from(part.size_bytes.min(WAITING_BYTES_MAX)).map_err(|_| LogError::Full)?;
         // It is never closed.
         let _place = self.appends.places.acquire_many(size).await.map_err(|_| StoreError::Closed)?;
@@ -121,15 +122,14 @@ impl EventLog {
             Fate::Written => Ok(()),
             Fate::AlreadyThere => Err(LogError::AlreadyThere),
             Fate::Overtaken(by) => Err(by.check().err().unwrap_or(LogError::Overtaken)),
+            Fate::Purged => Err(LogError::Purged { room_id }),
             Fate::Failed(error) => Err(error.into()),
         }
     }
 
     /// Writes what waits, up to a bound, and tells each what became of it.
     async fn write_group(&self, in_flight: &mut Option<Group>) -> Result<(), LogError> {
-        if let Some(left_behind) = in_flight.take() {
-            self.settle(left_behind).await?;
-        }
+        self.settle_in_flight(in_flight).await?;
         let mut parts = self.appends.take_group();
         while !parts.is_empty() {
             let (batch, group) = self.merge(parts)?;
@@ -179,17 +179,26 @@ impl EventLog {
         batch.durability(Durability::Relaxed);
         let mut group = Group { head: Head::default(), parts: Vec::with_capacity(parts.len()) };
         let mut events = BTreeSet::new();
-        for waiting in parts {
-            let part = &waiting.part;
+        for mut waiting in parts {
+            let part = &mut waiting.part;
+            // What was purged since it was queued may be what it builds on.
+            if !self.known().takes(&part.room_id, part.room, part.purges) {
+                waiting.tell(Fate::Purged);
+                continue;
+            }
             // A guard knows what was there before the batch, not what the batch itself puts there.
             if part.events.iter().any(|event| events.contains(&event.projected.key)) {
                 waiting.tell(Fate::AlreadyThere);
                 continue;
             }
-            if let Some(opens) = part.opens.as_ref().filter(|opens| !group.opens(&opens.room_id)) {
-                batch.put(Keyspace::Log, key::sequence(head.take_sequence()?), opens.entry.clone());
-                batch.put_record(opens.room_id.as_str().to_owned(), &opens.record)?;
-                head.count_room(part.room)?;
+            if let Some(opens) = &mut part.opens {
+                opens.is_first = !group.opens(&part.room_id) && !self.known().rooms.contains_key(&part.room_id);
+                if opens.is_first {
+                    opens.record.opened = head.take_sequence()?;
+                    batch.put(Keyspace::Log, key::sequence(opens.record.opened), opens.entry.clone());
+                    batch.put_record(part.room_id.as_str().to_owned(), &opens.record)?;
+                    head.count_room(part.room)?;
+                }
             }
             for event in &part.events {
                 events.insert(event.projected.key.clone());
@@ -211,15 +220,24 @@ impl EventLog {
     fn written(&self, group: Group) {
         let mut known = self.known();
         known.advance(group.head.clone());
-        for opens in group.parts.iter().filter_map(|waiting| waiting.part.opens.as_ref()) {
-            known.opening.remove(&opens.room_id);
-            known.rooms.insert(opens.room_id.clone(), opens.record.clone());
+        for part in group.parts.iter().map(|waiting| &waiting.part) {
+            if let Some(opens) = part.opens.as_ref().filter(|opens| opens.is_first) {
+                known.opening.remove(&part.room_id);
+                known.rooms.insert(part.room_id.clone(), opens.record.clone());
+            }
         }
         drop(known);
         group.tell(&Fate::Written);
     }
 
-    /// Finds out what became of a group whose writer did not wait for the answer.
+    /// Finds out what became of the group that was being written, if nobody waited for the answer.
+    pub(super) async fn settle_in_flight(&self, in_flight: &mut Option<Group>) -> Result<(), LogError> {
+        match in_flight.take() {
+            Some(left_behind) => self.settle(left_behind).await,
+            None => Ok(()),
+        }
+    }
+
     async fn settle(&self, group: Group) -> Result<(), LogError> {
         // What was handed to the store before this call is written when it returns, and durable.
         let found = match self.store.flush().await {
@@ -299,6 +317,7 @@ enum Fate {
     AlreadyThere,
     /// By another writer, or by a seal.
     Overtaken(Standing),
+    Purged,
     Failed(StoreError),
 }
 
@@ -311,7 +330,7 @@ pub(super) struct Group {
 
 impl Group {
     fn opens(&self, room_id: &RoomId) -> bool {
-        self.parts.iter().filter_map(|waiting| waiting.part.opens.as_ref()).any(|opens| opens.room_id == *room_id)
+        self.parts.iter().any(|waiting| waiting.part.opens.is_some() && waiting.part.room_id == *room_id)
     }
 
     /// Returns the place of the part that a guard of the batch belongs to, `None` for the guard on the head.
@@ -331,9 +350,11 @@ impl Group {
 }
 
 /// Events of a room on their way into the log, encoded but for their places in it.
-#[derive(Default)]
 struct Part {
+    room_id: RoomId,
     room: u32,
+    /// How often history of the room had been purged when the events were judged.
+    purges: u32,
     opens: Option<Opening>,
     events: Vec<PartEvent>,
     keys: BTreeSet<Bytes>,
@@ -342,9 +363,10 @@ struct Part {
 
 /// What opens a room.
 struct Opening {
-    room_id: RoomId,
     record: RoomRecord,
     entry: Bytes,
+    /// It is the one of several that is written.
+    is_first: bool,
 }
 
 struct PartEvent {
@@ -353,11 +375,25 @@ struct PartEvent {
 }
 
 impl Part {
+    fn new(room_id: &RoomId, room: u32, opens: Option<Opening>) -> Self {
+        let (room_id, events, keys) = (room_id.clone(), Vec::new(), BTreeSet::new());
+        Self { room_id, room, purges: 0, opens, events, keys, size_bytes: 0 }
+    }
+
     fn is_empty(&self) -> bool {
         self.opens.is_none() && self.events.is_empty()
     }
 
     fn event(&mut self, event: &PersistEvent) -> Result<(), LogError> {
+        if event.json.is_empty() {
+            return Err(LogError::NoContent { event_id: event.event.event_id.clone() });
+        }
+        let begins_room = self.opens.is_some() && self.events.is_empty();
+        if begins_room && event.index.number() > 0 {
+            // It goes on with a room that is not there any more.
+            return Err(LogError::Purged { room_id: self.room_id.clone() });
+        }
+        self.purges = event.purges;
         let entry = Bytes::from(codec::encode(&LogEntry::Event {
             room: self.room,
             event_id: event.event.event_id.to_string(),

@@ -18,14 +18,8 @@ use crate::{Keyspace, Record};
 /// The facts of an event, by room and number.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct EventFactsRecord {
-    event_id: String,
-    sender: String,
-    event_type: String,
-    /// `Some(None)` if it is the sender.
-    state_key: Option<Option<String>>,
-    origin_server_ts_ms: i64,
-    depth: i64,
-    auth_events: Vec<u32>,
+    pub(super) fields: FieldsRecord,
+    pub(super) auth_events: Vec<u32>,
     power_levels: Option<u32>,
     /// Of power levels: how deep they stand in the chain that they go on with, and the ancestor that they jump to.
     power_chain: Option<(u32, u32)>,
@@ -35,13 +29,26 @@ pub(super) struct EventFactsRecord {
     content: ContentRecord,
 }
 
+/// What an event says of itself beside its content.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct FieldsRecord {
+    pub(super) event_id: String,
+    sender: String,
+    event_type: String,
+    /// `Some(None)` if it is the sender.
+    state_key: Option<Option<String>>,
+    pub(super) origin_server_ts_ms: i64,
+    depth: i64,
+}
+
 impl Record for EventFactsRecord {
     const VERSION: u8 = 1;
     const KEYSPACE: Keyspace = Keyspace::EventFacts;
 }
 
+/// What rules read of an event's content. Entries of the log have it too, so a change of it is a change of theirs.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-enum ContentRecord {
+pub(super) enum ContentRecord {
     Other,
     Member {
         membership: Option<u8>,
@@ -69,7 +76,7 @@ enum ContentRecord {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-enum ThirdPartyInviteRecord {
+pub(super) enum ThirdPartyInviteRecord {
     NoSigned,
     Incomplete,
     Signed { mxid: String, token: String, signed_bytes: Vec<u8>, signatures: Vec<[u8; 64]> },
@@ -102,14 +109,8 @@ fn value_of<T: Copy>(values: &[T], byte: u8) -> Option<T> {
 impl EventFactsRecord {
     pub(super) fn of(stored: &StoredEvent) -> Self {
         let event = &stored.event;
-        let state_key = event.state_key.as_deref();
         Self {
-            event_id: event.event_id.to_string(),
-            sender: event.sender.to_string(),
-            event_type: event.event_type.to_string(),
-            state_key: state_key.map(|key| (key != event.sender.as_str()).then(|| key.to_owned())),
-            origin_server_ts_ms: event.origin_server_ts_ms,
-            depth: event.depth,
+            fields: FieldsRecord::of(event),
             auth_events: stored.auth_events.iter().map(|index| index.number()).collect(),
             power_levels: stored.power_levels.map(EventIndex::number),
             power_chain: stored.power_chain.map(|chain| (chain.depth, chain.jump.number())),
@@ -122,9 +123,6 @@ impl EventFactsRecord {
 
     /// Returns the event; `None` if something in the record can't be.
     pub(super) fn into_event(self, room_id: &RoomId) -> Option<StoredEvent> {
-        let sender = UserId::parse(&self.sender).ok()?;
-        let state_key = self.state_key.map(|key| key.map_or_else(|| sender.clone().into(), Arc::from));
-        let numbers = |numbers: Vec<u32>| numbers.into_iter().map(EventIndex::from_number).collect::<Option<Vec<_>>>();
         let number = |number: Option<u32>| match number {
             Some(number) => EventIndex::from_number(number).map(Some),
             None => Some(None),
@@ -137,21 +135,8 @@ impl EventFactsRecord {
             None => None,
         };
         Some(StoredEvent {
-            event: Arc::new(Event {
-                event_id: EventId::parse(&self.event_id).ok()?,
-                room_id: room_id.clone(),
-                carries_room_id: true,
-                sender,
-                event_type: self.event_type.into(),
-                state_key,
-                origin_server_ts_ms: self.origin_server_ts_ms,
-                depth: self.depth,
-                prev_events: Box::default(),
-                auth_events: Box::default(),
-                content: self.content.into_content()?,
-                oversized_field: false,
-            }),
-            auth_events: numbers(self.auth_events)?,
+            event: Arc::new(self.fields.into_event(room_id, self.content)?),
+            auth_events: indices(self.auth_events)?,
             power_levels,
             power_chain,
             follows_create: number(self.follows_create)?,
@@ -161,8 +146,46 @@ impl EventFactsRecord {
     }
 }
 
+impl FieldsRecord {
+    pub(super) fn of(event: &Event) -> Self {
+        let state_key = event.state_key.as_deref();
+        Self {
+            event_id: event.event_id.to_string(),
+            sender: event.sender.to_string(),
+            event_type: event.event_type.to_string(),
+            state_key: state_key.map(|key| (key != event.sender.as_str()).then(|| key.to_owned())),
+            origin_server_ts_ms: event.origin_server_ts_ms,
+            depth: event.depth,
+        }
+    }
+
+    /// Returns the event, without edges; `None` if something can't be.
+    pub(super) fn into_event(self, room_id: &RoomId, content: ContentRecord) -> Option<Event> {
+        let sender = UserId::parse(&self.sender).ok()?;
+        let state_key = self.state_key.map(|key| key.map_or_else(|| sender.clone().into(), Arc::from));
+        Some(Event {
+            event_id: EventId::parse(&self.event_id).ok()?,
+            room_id: room_id.clone(),
+            carries_room_id: true,
+            sender,
+            event_type: self.event_type.into(),
+            state_key,
+            origin_server_ts_ms: self.origin_server_ts_ms,
+            depth: self.depth,
+            prev_events: Box::default(),
+            auth_events: Box::default(),
+            content: content.into_content()?,
+            oversized_field: false,
+        })
+    }
+}
+
+pub(super) fn indices(numbers: Vec<u32>) -> Option<Vec<EventIndex>> {
+    numbers.into_iter().map(EventIndex::from_number).collect()
+}
+
 impl ContentRecord {
-    fn of(content: &Content) -> Self {
+    pub(super) fn of(content: &Content) -> Self {
         let text = |text: &Arc<str>| text.to_string();
         let levels =
             |levels: &BTreeMap<Arc<str>, i64>| levels.iter().map(|(name, level)| (text(name), *level)).collect();
@@ -195,7 +218,7 @@ impl ContentRecord {
         }
     }
 
-    fn into_content(self) -> Option<Content> {
+    pub(super) fn into_content(self) -> Option<Content> {
         let levels =
             |levels: BTreeMap<String, i64>| levels.into_iter().map(|(name, level)| (name.into(), level)).collect();
         Some(match self {

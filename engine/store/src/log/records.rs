@@ -10,7 +10,7 @@ use ravel_core::{
     state::{EntryRecord, Fingerprint, NodeContent, NodeIndex, NodeRecord},
 };
 
-use super::{LogError, event_facts::EventFactsRecord};
+use super::{LogError, event_facts::EventFactsRecord, purged_event::PurgedEventRecord};
 use crate::{Batch, Keyspace, Record, StoreError, codec};
 
 /// How far the log reaches. Stored under one key, and compared by every append: of two writers one fails.
@@ -67,6 +67,48 @@ pub(super) enum LogEntry {
         /// Depends on keys, which change: so the answer of that day is kept.
         authorising_user_signed: Option<bool>,
     },
+    /// What is left of an event whose content was purged; it stands where the event stood.
+    PurgedEvent(PurgedEventRecord),
+    /// The content of events of a room was purged, and the states around them: of those before a sequence number, but for what
+    /// the room still needs.
+    HistoryPurged {
+        room: u32,
+        before: u64,
+        /// The forward extremities of that time that are older, sorted: their states are kept too.
+        extremities: Vec<u64>,
+    },
+    /// A room was purged as a whole.
+    RoomPurged { room: u32 },
+    /// An entry of a room that was purged as a whole stood here.
+    Gone { room: u32 },
+}
+
+impl LogEntry {
+    /// Returns the number of the room that it is about.
+    pub(super) fn room(&self) -> u32 {
+        match self {
+            Self::RoomOpened { room, .. }
+            | Self::Event { room, .. }
+            | Self::PurgedEvent(PurgedEventRecord { room, .. })
+            | Self::HistoryPurged { room, .. }
+            | Self::RoomPurged { room }
+            | Self::Gone { room } => *room,
+        }
+    }
+}
+
+/// A purge that is under way, by the number of its room: there from the entry that decides it until it is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum PurgeRecord {
+    /// Of history. The entry that decides it, and what that says.
+    History { decided: u64, before: u64, extremities: Vec<u64> },
+    /// Of the whole room. The entries that opened it and that purged history of it.
+    Room { opened: u64, purges: Vec<u64> },
+}
+
+impl Record for PurgeRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Meta;
 }
 
 impl Record for LogEntry {
@@ -97,6 +139,16 @@ impl Head {
     pub(super) fn count_room(&mut self, number: u32) -> Result<(), LogError> {
         self.next_room = self.next_room.max(number.checked_add(1).ok_or(LogError::Full)?);
         Ok(())
+    }
+
+    /// Counts the room that an entry opens, or that was opened there before it was purged.
+    pub(super) fn count_room_of(&mut self, entry: &LogEntry) -> Result<(), LogError> {
+        match entry {
+            LogEntry::RoomOpened { room, .. } | LogEntry::RoomPurged { room } | LogEntry::Gone { room } => {
+                self.count_room(*room)
+            }
+            LogEntry::Event { .. } | LogEntry::PurgedEvent(_) | LogEntry::HistoryPurged { .. } => Ok(()),
+        }
     }
 }
 
@@ -130,6 +182,10 @@ impl Record for ServerKeyRecord {
 pub(super) struct RoomRecord {
     pub(super) number: u32,
     pub(super) room_version: String,
+    /// The entry that opens it.
+    pub(super) opened: u64,
+    /// The entries that purge history of it.
+    pub(super) purges: Vec<u64>,
     /// The versions of the room's projections, in the order of [`ROOM_PROJECTIONS`].
     projections: Vec<u8>,
 }
@@ -150,8 +206,19 @@ const ROOM_PROJECTIONS: [u8; 5] = [
 ];
 
 impl RoomRecord {
-    pub(super) fn new(number: u32, version: RoomVersion) -> Self {
-        Self { number, room_version: version.as_str().to_owned(), projections: ROOM_PROJECTIONS.to_vec() }
+    pub(super) fn new(number: u32, version: RoomVersion, opened: u64) -> Self {
+        let (room_version, projections) = (version.as_str().to_owned(), ROOM_PROJECTIONS.to_vec());
+        Self { number, room_version, opened, purges: Vec::new(), projections }
+    }
+
+    /// Returns the record of the room once its projections are as this program computes them.
+    pub(super) fn refreshed(&self) -> Self {
+        Self { projections: ROOM_PROJECTIONS.to_vec(), ..self.clone() }
+    }
+
+    /// Returns how often history of the room was purged.
+    pub(super) fn purge_count(&self) -> u32 {
+        u32::try_from(self.purges.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether a projection is of an older version than this program computes.
@@ -176,16 +243,35 @@ impl RoomRecord {
 pub(super) struct TimelineRecord {
     pub(super) outcome: u8,
     pub(super) reason: Option<ReasonRecord>,
-    /// The root of the state before the event, if that is not empty.
-    pub(super) state_before: Option<u32>,
-    /// The root of the state after it, if that is not empty.
-    pub(super) state_after: Option<u32>,
+    /// Whether it is a redaction whose sender may redact any event.
+    pub(super) may_redact_any: bool,
+    pub(super) states: StatesRecord,
     /// How many snapshot nodes the room had with this event.
     pub(super) nodes_numbered: u32,
 }
 
+/// The states around an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum StatesRecord {
+    /// The roots of the state before and after it; none is that of an empty state.
+    Roots { before: Option<u32>, after: Option<u32> },
+    /// They were purged.
+    Purged,
+}
+
+impl StatesRecord {
+    /// Returns the roots that there are.
+    pub(super) fn roots(self) -> impl Iterator<Item = u32> {
+        let (before, after) = match self {
+            Self::Roots { before, after } => (before, after),
+            Self::Purged => (None, None),
+        };
+        before.into_iter().chain(after)
+    }
+}
+
 impl Record for TimelineRecord {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const KEYSPACE: Keyspace = Keyspace::Timelines;
 }
 
@@ -194,10 +280,18 @@ impl TimelineRecord {
         Self {
             outcome: outcome_to_byte(event.outcome),
             reason: event.reason.as_ref().map(ReasonRecord::of),
-            state_before: event.state_before.map(NodeIndex::number),
-            state_after: event.state_after.map(NodeIndex::number),
+            may_redact_any: event.may_redact_any,
+            states: StatesRecord::Roots {
+                before: event.state_before.map(NodeIndex::number),
+                after: event.state_after.map(NodeIndex::number),
+            },
             nodes_numbered: event.nodes_numbered,
         }
+    }
+
+    /// Returns the outcome and the reason; `None` if one is unknown.
+    pub(super) fn verdict(&self) -> Option<(Outcome, Option<RecordedReason>)> {
+        recorded_verdict(self.outcome, self.reason.clone())
     }
 }
 
@@ -260,6 +354,15 @@ pub(super) fn outcome_to_byte(outcome: Outcome) -> u8 {
 
 pub(super) fn outcome_from_byte(byte: u8) -> Option<Outcome> {
     [Outcome::Accepted, Outcome::SoftFailed, Outcome::Rejected].into_iter().find(|o| outcome_to_byte(*o) == byte)
+}
+
+/// Returns an outcome with its reason; `None` if one is unknown.
+pub(super) fn recorded_verdict(outcome: u8, reason: Option<ReasonRecord>) -> Option<(Outcome, Option<RecordedReason>)> {
+    let outcome = outcome_from_byte(outcome)?;
+    match reason {
+        Some(reason) => Some((outcome, Some(reason.into_reason()?))),
+        None => Some((outcome, None)),
+    }
 }
 
 fn check_to_byte(check: Check) -> u8 {
@@ -354,6 +457,19 @@ pub(super) mod key {
 
     /// There in a copy that is not finished: of what.
     pub(in crate::log) const COPY_OF: &[u8] = b"copy of";
+    /// Before the numbers of rooms of which a purge is under way.
+    pub(in crate::log) const PURGING: &[u8] = b"purging ";
+
+    pub(in crate::log) fn purging(room: u32) -> Bytes {
+        [PURGING, &room.to_be_bytes()].concat().into()
+    }
+
+    /// Returns the room's number in a key of a purge that is under way.
+    pub(in crate::log) fn purging_room(key: &[u8]) -> Result<u32, StoreError> {
+        let number = key.strip_prefix(PURGING).and_then(|number| number.try_into().ok());
+        let corrupt = || StoreError::corrupt(Keyspace::Meta, key, "a room's number in the key");
+        Ok(u32::from_be_bytes(number.ok_or_else(corrupt)?))
+    }
 
     pub(in crate::log) fn sequence(sequence: u64) -> Bytes {
         Bytes::copy_from_slice(&sequence.to_be_bytes())
@@ -396,6 +512,21 @@ pub(super) mod key {
     pub(in crate::log) fn server_key_parts(key: &[u8]) -> Option<(ServerName, KeyId)> {
         let (server, key_id) = std::str::from_utf8(key).ok()?.split_once('\0')?;
         Some((ServerName::parse(server).ok()?, KeyId::parse(key_id).ok()?))
+    }
+
+    /// Returns the number in a key of a node.
+    pub(in crate::log) fn node_number(key: &[u8]) -> Result<u32, StoreError> {
+        numbered(key).ok_or_else(|| StoreError::corrupt(Keyspace::SnapshotNodes, key, "a key of 8 bytes"))
+    }
+
+    /// Returns the number in a key of an event's facts.
+    pub(in crate::log) fn event_facts_number(key: &[u8]) -> Result<u32, StoreError> {
+        numbered(key).ok_or_else(|| StoreError::corrupt(Keyspace::EventFacts, key, "a key of 8 bytes"))
+    }
+
+    fn numbered(key: &[u8]) -> Option<u32> {
+        let (room, number) = key.split_last_chunk()?;
+        (room.len() == size_of::<u32>()).then_some(u32::from_be_bytes(*number))
     }
 
     pub(in crate::log) fn node(room: u32, node: NodeIndex) -> Bytes {

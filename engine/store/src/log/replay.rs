@@ -13,7 +13,8 @@ use super::{
     BATCH_BYTES, EventLog, Known, LogError, PROJECTIONS, Pages,
     append::Projected,
     commit,
-    records::{LogEntry, ProjectedTo, RoomRecord, key},
+    purged_event::PurgedEventRecord,
+    records::{LogEntry, ProjectedTo, PurgeRecord, RoomRecord, key},
     seal,
 };
 use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
@@ -22,7 +23,7 @@ use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
 const EVENTS_MAX: usize = 500_000;
 
 impl EventLog {
-    /// Drops every projection and computes it again from the log. Calls `progress` with the entries done and all entries.
+    /// Drops every projection and computes it again from the log; then carries out once more what was purged. Calls `progress` with the entries done and all entries.
     ///
     /// Signatures were verified on receipt and are not verified again; every event id is computed again. The log is read once
     /// before anything is dropped, and a head that is damaged is made anew from it. Killed in between, it goes on when the log is
@@ -76,7 +77,7 @@ impl EventLog {
         batch.delete(Keyspace::Meta, key::PROJECTED_TO).durability(Durability::Sync);
         commit(&self.store, batch).await?;
         self.known().is_lagging = false;
-        Ok(())
+        self.resume_purges(|_, _| {}).await.map(|_| ())
     }
 
     async fn commit_projected(&self, batch: &mut Batch, sequence: u64) -> Result<(), LogError> {
@@ -113,8 +114,27 @@ struct OpenRoom {
 
 /// What an entry of the log is once replayed.
 pub(super) enum Replayed {
-    Room { room_id: RoomId, record: RoomRecord },
-    Event { room: u32, persist: Box<PersistEvent> },
+    Room {
+        room_id: RoomId,
+        record: RoomRecord,
+    },
+    Event {
+        room: u32,
+        persist: Box<PersistEvent>,
+    },
+    /// History was purged, as far as this is carried out.
+    HistoryPurged {
+        room_id: RoomId,
+        room: u32,
+        purge: PurgeRecord,
+    },
+    /// A room was purged, of which there are entries yet.
+    RoomPurged {
+        room_id: RoomId,
+        room: u32,
+    },
+    /// Nothing follows from it.
+    Nothing,
 }
 
 impl Replay {
@@ -134,7 +154,9 @@ impl Replay {
 
     /// Returns the room that has to be loaded before this entry is taken.
     pub(super) fn room_to_load(&self, entry: &LogEntry) -> Option<RoomId> {
-        let LogEntry::Event { room, .. } = entry else { return None };
+        let (LogEntry::Event { room, .. } | LogEntry::PurgedEvent(PurgedEventRecord { room, .. })) = entry else {
+            return None;
+        };
         if self.rooms.contains_key(room) { None } else { self.stored.get(room).cloned() }
     }
 
@@ -152,6 +174,12 @@ impl Replay {
         self.events = self.events.saturating_add(room.len());
         self.rooms.insert(record.number, OpenRoom { room, used: self.now });
         Ok(())
+    }
+
+    /// Puts a room aside, to be loaded again when it is needed.
+    pub(super) fn forget(&mut self, number: u32) {
+        let events = self.rooms.remove(&number).map_or(0, |open| open.room.len());
+        self.events = self.events.saturating_sub(events);
     }
 
     /// Returns a room that is open.
@@ -177,7 +205,7 @@ impl Replay {
                     return Err(bad("it opens a room a second time"));
                 }
                 self.open(*number, room_id.clone(), version);
-                Ok(Replayed::Room { room_id, record: RoomRecord::new(*number, version) })
+                Ok(Replayed::Room { room_id, record: RoomRecord::new(*number, version, sequence) })
             }
             LogEntry::Event { room: number, event_id, json, content_hash_matched, authorising_user_signed } => {
                 let open = self.rooms.get_mut(number).ok_or_else(|| bad("its room was not opened"))?;
@@ -199,24 +227,104 @@ impl Replay {
                     }
                     Receipt::AlreadyKnown(_) => Err(bad("its event is there twice")),
                     Receipt::NeedEvents(_) => Err(bad("its event comes before its parents")),
+                    Receipt::HistoryPurged(_) => Err(bad("its event builds on what was purged before")),
                     Receipt::OtherRoom(_) => Err(bad("its event is of another room")),
                 }
             }
+            LogEntry::PurgedEvent(record) => {
+                let open = self.rooms.get_mut(&record.room).ok_or_else(|| bad("its room was not opened"))?;
+                open.used = self.now;
+                let event = record.clone().into_event(open.room.room_id());
+                let (event, outcome, reason) = event.ok_or_else(|| bad("what is left of its event is invalid"))?;
+                let persist = Box::new(open.room.replay_purged(&event, outcome, reason)?);
+                self.events += 1;
+                Ok(Replayed::Event { room: record.room, persist })
+            }
+            LogEntry::HistoryPurged { room, before, extremities } => {
+                if let Some(open) = self.rooms.get_mut(room) {
+                    open.room.note_purge();
+                }
+                let room_id = self.stored.get(room).cloned().ok_or_else(|| bad("its room was not opened"))?;
+                let purge =
+                    PurgeRecord::History { decided: sequence, before: *before, extremities: extremities.clone() };
+                Ok(Replayed::HistoryPurged { room_id, room: *room, purge })
+            }
+            LogEntry::RoomPurged { room } => {
+                self.forget(*room);
+                let room_id = self.stored.remove(room);
+                Ok(room_id.map_or(Replayed::Nothing, |room_id| Replayed::RoomPurged { room_id, room: *room }))
+            }
+            LogEntry::Gone { .. } => Ok(Replayed::Nothing),
         }
     }
 }
 
 impl Replayed {
-    /// Adds the projections of the entry to a batch.
+    /// Adds the projections of the entry to a batch, and takes note of the rooms in it.
     pub(super) fn project(self, log: &EventLog, batch: &mut Batch, sequence: u64) -> Result<(), LogError> {
+        let change = self.put(log, batch, sequence)?;
+        change.apply(&mut log.known());
+        Ok(())
+    }
+
+    /// Adds the projections of the entry to a batch. Returns what is known once it is written.
+    pub(super) fn put(self, log: &EventLog, batch: &mut Batch, sequence: u64) -> Result<Change, LogError> {
+        let record_of = |room_id: &RoomId| {
+            let record = log.known().rooms.get(room_id).cloned();
+            record.ok_or(LogError::BadEntry { sequence, problem: "its room was not opened" })
+        };
         match self {
             Self::Room { room_id, record } => {
                 batch.put_record(room_id.as_str().to_owned(), &record)?;
-                log.known().rooms.insert(room_id, record);
-                Ok(())
+                Ok(Change { room: Some((room_id, Some(record))), purging: None })
             }
-            Self::Event { room, persist } => Projected::of(room, &persist)?.put(batch, room, sequence),
+            Self::Event { room, persist } => {
+                Projected::of(room, &persist)?.put(batch, room, sequence)?;
+                Ok(Change::default())
+            }
+            Self::HistoryPurged { room_id, room, purge } => {
+                let mut record = record_of(&room_id)?;
+                record.purges.push(sequence);
+                batch.put_record(room_id.as_str().to_owned(), &record)?.put_record(key::purging(room), &purge)?;
+                Ok(Change { room: Some((room_id, Some(record))), purging: Some((room, purge)) })
+            }
+            Self::RoomPurged { room_id, room } => {
+                let RoomRecord { opened, purges, .. } = record_of(&room_id)?;
+                let purge = PurgeRecord::Room { opened, purges };
+                batch.delete(Keyspace::Rooms, room_id.as_str().to_owned());
+                // The timeline tells where the entries are that are still to be replaced.
+                for keyspace in [Keyspace::Events, Keyspace::EventFacts, Keyspace::SnapshotNodes, Keyspace::Extremities]
+                {
+                    batch.delete_range(keyspace, KeyRange::prefix(key::room(room)));
+                }
+                batch.put_record(key::purging(room), &purge)?;
+                Ok(Change { room: Some((room_id, None)), purging: Some((room, purge)) })
+            }
+            Self::Nothing => Ok(Change::default()),
         }
+    }
+}
+
+/// What an entry changes of what is known.
+#[derive(Default)]
+pub(super) struct Change {
+    /// The room's record; `None` if the room is gone.
+    room: Option<(RoomId, Option<RoomRecord>)>,
+    purging: Option<(u32, PurgeRecord)>,
+}
+
+impl Change {
+    pub(super) fn apply(self, known: &mut Known) {
+        match self.room {
+            Some((room_id, Some(record))) => {
+                known.rooms.insert(room_id, record);
+            }
+            Some((room_id, None)) => {
+                known.rooms.remove(&room_id);
+            }
+            None => {}
+        }
+        known.purging.extend(self.purging);
     }
 }
 

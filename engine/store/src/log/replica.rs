@@ -45,6 +45,7 @@ impl Replica {
     /// When the store fails, an entry is damaged or not usable, does not follow the last one, or another writer appended. The
     /// entries before it are kept.
     pub async fn take(&mut self, entries: &[(u64, Bytes)], durability: Durability) -> Result<(), LogError> {
+        self.log.resume_purges(|_, _| {}).await?;
         let mut pending = Pending::new(&self.log)?;
         for (sequence, record) in entries {
             if *sequence < pending.head.next_sequence {
@@ -60,6 +61,12 @@ impl Replica {
             }
             self.replay.take(*sequence, &entry)?.project(&self.log, &mut pending.batch, *sequence)?;
             pending.entry(record, &entry)?;
+            if matches!(entry, LogEntry::HistoryPurged { .. } | LogEntry::RoomPurged { .. }) {
+                // What was purged is gone before the room goes on.
+                pending = pending.commit(&self.log, Durability::Relaxed).await?;
+                self.log.resume_purges(|_, _| {}).await?;
+                self.replay.forget(entry.room());
+            }
             if pending.batch.size_bytes() >= BATCH_BYTES {
                 pending = pending.commit(&self.log, Durability::Relaxed).await?;
             }
@@ -83,10 +90,7 @@ impl Pending {
     fn entry(&mut self, record: &Bytes, entry: &LogEntry) -> Result<(), LogError> {
         let sequence = self.head.take_sequence()?;
         self.batch.put(Keyspace::Log, key::sequence(sequence), record.clone());
-        if let LogEntry::RoomOpened { room, .. } = entry {
-            self.head.count_room(*room)?;
-        }
-        Ok(())
+        self.head.count_room_of(entry)
     }
 
     /// Commits, and begins anew.

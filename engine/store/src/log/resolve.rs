@@ -14,7 +14,7 @@ use ravel_core::{
 use super::{
     EventLog, LogError,
     event_facts::EventFactsRecord,
-    records::{EventRecord, ExtremitiesRecord, SnapshotNodeRecord, TimelineRecord, key},
+    records::{EventRecord, ExtremitiesRecord, SnapshotNodeRecord, StatesRecord, TimelineRecord, key},
 };
 use crate::{GET_KEYS_MAX, Record, StoreError, codec};
 
@@ -90,9 +90,13 @@ impl Reader<'_> {
         };
         let keys: Vec<Bytes> = places.iter().map(|place| key::timeline(self.room, place.sequence)).collect();
         let mut roots = Vec::with_capacity(keys.len());
-        for (key, timeline) in keys.iter().zip(self.many::<TimelineRecord>(keys.clone()).await?) {
+        let timelines = self.many::<TimelineRecord>(keys.clone()).await?;
+        for ((event_id, key), timeline) in event_ids.iter().zip(&keys).zip(timelines) {
             let timeline = timeline.ok_or_else(|| missing::<TimelineRecord>(key))?;
-            roots.push(timeline.state_after.and_then(NodeIndex::from_number));
+            match timeline.states {
+                StatesRecord::Roots { after, .. } => roots.push(after.and_then(NodeIndex::from_number)),
+                StatesRecord::Purged => return Err(LogError::StatePurged { event_id: event_id.clone() }),
+            }
         }
         Ok(Some(roots))
     }

@@ -3,17 +3,33 @@
 use bytes::Bytes;
 use ravel_core::{
     id::{EventId, RoomId},
-    room::Room,
+    pdu::VerifiedPdu,
+    room::{PurgedEvent, Room, StoredPosition},
     room_version::RoomVersion,
     state::{NodeCache, NodeIndex, StateLoader, StateMap},
 };
 
 use super::{
     EventLog, LogError,
-    records::{ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, TimelineRecord, key, outcome_from_byte},
+    records::{ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, StatesRecord, TimelineRecord, key},
     replay::restore,
 };
 use crate::{GET_KEYS_MAX, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
+
+/// An event as the log has it.
+enum Stored {
+    Pdu(VerifiedPdu),
+    Purged(PurgedEvent),
+}
+
+impl Stored {
+    fn event_id(&self) -> &EventId {
+        match self {
+            Self::Pdu(pdu) => pdu.event_id(),
+            Self::Purged(purged) => &purged.event.event_id,
+        }
+    }
+}
 
 /// How many events are read at a time.
 const TIMELINE_PAGE: usize = 1024;
@@ -28,8 +44,8 @@ pub struct LoggedEvent {
     pub sequence: u64,
     /// Its id.
     pub event_id: EventId,
-    /// Its canonical JSON without `unsigned`; redacted if its content hash did not match.
-    pub json: Vec<u8>,
+    /// Its canonical JSON without `unsigned`; redacted if its content hash did not match. `None` if it was purged.
+    pub json: Option<Vec<u8>>,
 }
 
 /// A room's timeline from one sequence number (included) to another (excluded).
@@ -66,10 +82,20 @@ impl EventLog {
 
     /// Returns the record of a room whose projections are as this program makes them.
     pub(super) async fn fresh_room(&self, room_id: &RoomId) -> Result<Option<RoomRecord>, LogError> {
-        let record = self.room(room_id)?;
+        let mut record = self.room(room_id)?;
         if record.as_ref().is_some_and(RoomRecord::is_stale) {
             self.refresh_room(room_id).await?;
-            return self.room(room_id);
+            record = self.room(room_id)?;
+        }
+        let is_being_purged = |record: &RoomRecord| self.known().purging.contains_key(&record.number);
+        if record.as_ref().is_some_and(is_being_purged) {
+            match self.resume_purges(|_, _| {}).await {
+                Err(LogError::Store(StoreError::ReadOnly)) => {
+                    return Err(LogError::PurgeUnderWay { room_id: room_id.clone() });
+                }
+                resumed => resumed?,
+            };
+            record = self.room(room_id)?;
         }
         Ok(record)
     }
@@ -99,7 +125,7 @@ impl EventLog {
         let extremities = self.store.get_record::<ExtremitiesRecord>(key::room(number)).await?;
         // Looked at after the record was read: if there is nothing later now, the record is that of the position.
         if self.has_events_from(number, position).await? {
-            room.restore_current_state_of_extremities(nodes_numbered);
+            room.restore_current_state_of_extremities(nodes_numbered, record.purge_count())?;
             return Ok(room);
         }
         let current_state = match extremities {
@@ -110,7 +136,7 @@ impl EventLog {
         if cache.highest().is_some_and(|highest| highest.number() >= nodes_numbered) {
             return Err(LogError::BadRoom { room_id: room_id.clone() });
         }
-        room.restore_current_state(current_state, nodes_numbered);
+        room.restore_current_state(current_state, nodes_numbered, record.purge_count());
         Ok(room)
     }
 
@@ -152,8 +178,10 @@ impl EventLog {
         let sequences: Vec<u64> = sequences.collect::<Result<_, _>>()?;
         let events = self.entries(&sequences).await?.into_iter().map(|(sequence, entry)| {
             let bad = |problem| LogError::BadEntry { sequence, problem };
-            let LogEntry::Event { event_id, json, .. } = entry else {
-                return Err(bad("it is not an event, and a timeline names it"));
+            let (event_id, json) = match entry {
+                LogEntry::Event { event_id, json, .. } => (event_id, Some(json)),
+                LogEntry::PurgedEvent(purged) => (purged.fields.event_id, None),
+                _ => return Err(bad("it is not an event, and a timeline names it")),
             };
             let event_id = EventId::parse(&event_id).map_err(|_| bad("its event id is invalid"))?;
             Ok(LoggedEvent { sequence, event_id, json })
@@ -199,29 +227,40 @@ impl EventLog {
         }
         let entries = self.entries(&sequences).await?;
         for ((timeline_key, timeline), (sequence, entry)) in timeline.iter().zip(entries) {
-            let LogEntry::Event { json, content_hash_matched, authorising_user_signed, .. } = entry else {
-                let problem = "it is not an event, and a timeline names it";
-                return Err(LogError::BadEntry { sequence, problem });
+            let bad = |problem| LogError::BadEntry { sequence, problem };
+            let stored = match entry {
+                LogEntry::Event { json, content_hash_matched, authorising_user_signed, .. } => {
+                    let pdu = restore(room.rules(), &json, authorising_user_signed, content_hash_matched);
+                    Stored::Pdu(pdu.map_err(|source| LogError::BadEvent { sequence, source })?)
+                }
+                LogEntry::PurgedEvent(record) => {
+                    let event = record.into_event(room.room_id());
+                    let (event, ..) = event.ok_or_else(|| bad("what is left of its event is invalid"))?;
+                    Stored::Purged(event)
+                }
+                _ => return Err(bad("it is not an event, and a timeline names it")),
             };
-            let pdu = restore(room.rules(), &json, authorising_user_signed, content_hash_matched)
-                .map_err(|source| LogError::BadEvent { sequence, source })?;
-            let event_id = || pdu.event().event_id.clone();
+            let bad = |what| LogError::BadProjection { event_id: stored.event_id().clone(), what };
             let record: TimelineRecord = codec::decode(timeline_key, timeline)?;
-            let outcome = outcome_from_byte(record.outcome)
-                .ok_or_else(|| LogError::BadProjection { event_id: event_id(), what: "unknown outcome" })?;
-            let reason = match record.reason {
-                Some(reason) => Some(
-                    reason
-                        .into_reason()
-                        .ok_or_else(|| LogError::BadProjection { event_id: event_id(), what: "unknown reason" })?,
-                ),
+            let (outcome, reason) = record.verdict().ok_or_else(|| bad("unknown verdict"))?;
+            let (before, after) = match record.states {
+                StatesRecord::Roots { before, after } => (Some(before), Some(after)),
+                StatesRecord::Purged => (None, None),
+            };
+            let state_before = match before {
+                Some(root) => Some(self.load_state(room, number, root, cache).await?),
                 None => None,
             };
-            let state_before = self.load_state(room, number, record.state_before, cache).await?;
-            room.restore_event(&pdu, outcome, reason, state_before)?;
-            let state_after = self.load_state(room, number, record.state_after, cache).await?;
-            if !room.restore_state_after(state_after) {
-                return Err(LogError::BadProjection { event_id: event_id(), what: "another state after the event" });
+            let position = StoredPosition { outcome, reason, may_redact_any: record.may_redact_any, state_before };
+            match &stored {
+                Stored::Pdu(pdu) => room.restore_event(pdu, position)?,
+                Stored::Purged(event) => room.restore_purged(event, position)?,
+            }
+            if let Some(root) = after {
+                let state_after = self.load_state(room, number, root, cache).await?;
+                if !room.restore_state_after(state_after) {
+                    return Err(bad("another state after the event"));
+                }
             }
             nodes_numbered = Some(record.nodes_numbered);
         }

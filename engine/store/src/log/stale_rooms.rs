@@ -50,7 +50,7 @@ impl EventLog {
         let mut replay = Replay::default();
         let version = self.version_of(room_id, stale)?;
         replay.open(stale.number, room_id.clone(), version);
-        let fresh = RoomRecord::new(stale.number, version);
+        let fresh = stale.refreshed();
         let mut scan = Some(Scan::new(Keyspace::Timelines, KeyRange::prefix(key::room(stale.number))).items(ENTRIES));
         while let Some(asked) = scan.take() {
             let page = self.store.scan(asked.clone()).await?;
@@ -67,9 +67,15 @@ impl EventLog {
         }
         batch.guard_equals(Keyspace::Rooms, room_key.clone(), codec::encode(stale)?);
         batch.put_record(room_key, &fresh)?.durability(Durability::Sync);
+        let purge = self.last_purge(&fresh).await?;
+        if let Some(purge) = &purge {
+            batch.put_record(key::purging(stale.number), purge)?;
+        }
         match self.store.commit(batch).await? {
             Committed::Written => {
-                self.known().rooms.insert(room_id.clone(), fresh);
+                let mut known = self.known();
+                known.rooms.insert(room_id.clone(), fresh);
+                known.purging.extend(purge.map(|purge| (stale.number, purge)));
                 Ok(())
             }
             Committed::Refused(_) => Err(LogError::Overtaken),

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests, which clippy does not see behind the feature")]
 
 mod append;
+mod collect;
 mod copy;
+mod purge;
 mod replica;
 mod resolve;
 mod stale_rooms;
@@ -21,8 +23,8 @@ use ravel_core::{
 use super::{
     BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, PROJECTIONS, StoredResolution,
     records::{
-        EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, ProjectedTo, ReasonRecord, RoomRecord,
-        ServerKeyRecord, SnapshotNodeRecord, StandingRecord, TimelineRecord, key, outcome_from_byte,
+        EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, ProjectedTo, PurgeRecord, ReasonRecord, RoomRecord,
+        ServerKeyRecord, SnapshotNodeRecord, StandingRecord, StatesRecord, TimelineRecord, key, outcome_from_byte,
     },
 };
 use crate::{
@@ -529,8 +531,8 @@ fn damage_of_projections_is_found_and_mended() {
             let record = TimelineRecord {
                 outcome: 2,
                 reason: None,
-                state_before: Some(7),
-                state_after: None,
+                may_redact_any: false,
+                states: StatesRecord::Roots { before: Some(7), after: None },
                 nodes_numbered: 0,
             };
             batch.put_record(key::timeline(0, 4), &record).unwrap();
@@ -563,8 +565,8 @@ fn damage_of_projections_is_found_and_mended() {
                 "corrupt snapshot_nodes at 0x{}: expected a record with a right checksum",
                 hex(&key::node(0, TestRoom::forked("!r:a").judged[0].nodes.first().unwrap().0)),
             ),
-            "!r:a, R1: a snapshot node is missing",
             "!s:a, S1: a snapshot node differs",
+            "!r:a, R1: a snapshot node is missing",
         ],
         "mended",
     );
@@ -738,14 +740,25 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&event(None), "01 01 01 02 2465 02 7b7d 01 00");
     check(&event(Some(false)), "01 01 01 02 2465 02 7b7d 01 01 00");
     check(&event(Some(true)), "01 01 01 02 2465 02 7b7d 01 01 01");
-    check(&RoomRecord::new(251, RoomVersion::V12), "02 fbfb00 02 3132 05 02 01 01 02 02");
+    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 03 01 01 02 02");
+    let mut purged_twice = RoomRecord::new(1, RoomVersion::V12, 7);
+    purged_twice.purges = vec![8, 300];
+    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 03 01 01 02 02");
+    check(&LogEntry::HistoryPurged { room: 1, before: 300, extremities: vec![7] }, "01 03 01 fb2c01 01 07");
+    check(&LogEntry::RoomPurged { room: 1 }, "01 04 01");
+    check(&LogEntry::Gone { room: 1 }, "01 05 01");
+    check(&PurgeRecord::History { decided: 9, before: 8, extremities: vec![7] }, "01 00 09 08 01 07");
+    check(&PurgeRecord::Room { opened: 9, purges: vec![10] }, "01 01 09 01 0a");
     check(&ProjectedTo { sequence: 300 }, "01 fb2c01");
     let key = ServerKeyRecord { key: [8; 32], valid_until_ts_ms: 1, expired_ts_ms: Some(-1) };
     check(&key, &format!("01 {eights} 02 01 01"));
     check(&EventRecord { sequence: 65_536 }, "01 fc00000100");
+    let roots = StatesRecord::Roots { before: None, after: Some(300) };
     let timeline =
-        TimelineRecord { outcome: 0, reason: None, state_before: None, state_after: Some(300), nodes_numbered: 301 };
-    check(&timeline, "02 00 00 00 01fb2c01 fb2d01");
+        TimelineRecord { outcome: 0, reason: None, may_redact_any: false, states: roots, nodes_numbered: 301 };
+    check(&timeline, "03 00 00 00 00 00 01fb2c01 fb2d01");
+    let purged = TimelineRecord { states: StatesRecord::Purged, may_redact_any: true, ..timeline.clone() };
+    check(&purged, "03 00 00 01 01 fb2d01");
     let reason = RecordedReason {
         check: Check::StateBefore,
         code: "join_while_banned".into(),
@@ -754,7 +767,7 @@ fn the_bytes_of_every_record_are_as_documented() {
     };
     check(
         &TimelineRecord { outcome: 2, reason: Some(ReasonRecord::of(&reason)), ..timeline },
-        "02 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f 00 01fb2c01 fb2d01",
+        "03 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f 00 00 00 01fb2c01 fb2d01",
     );
     let leaf = SnapshotNodeRecord::Leaf { fingerprint: [8; 32], entries: vec![[0, 0, 1, 2, 3, 4, 5, 6]] };
     check(&leaf, &format!("02 00 {eights} 01 00000102 03040506"));
@@ -776,12 +789,12 @@ fn outcomes_and_checks_keep_their_numbers() {
         let record = TimelineRecord {
             outcome: 1,
             reason: reason_record,
-            state_before: None,
-            state_after: None,
+            may_redact_any: false,
+            states: StatesRecord::Purged,
             nodes_numbered: 0,
         };
         let bytes = codec::encode(&record).unwrap();
-        assert_eq!(hex(&bytes[1..8]), format!("0101{byte}00000000"));
+        assert_eq!(hex(&bytes[1..9]), format!("0101{byte}0000000001"));
         assert_eq!(ReasonRecord::of(&reason).into_reason(), Some(reason));
     }
 }
@@ -791,6 +804,9 @@ fn the_keys_are_as_documented() {
     assert_eq!(hex(&key::sequence(258)), "0000000000000102");
     assert_eq!(hex(&key::room(258)), "00000102");
     assert_eq!(hex(&key::timeline(1, 2)), "000000010000000000000002");
+    assert_eq!(hex(&key::purging(258)), "70757267696e672000000102");
+    assert_eq!(key::purging_room(&key::purging(258)).unwrap(), 258);
+    key::purging_room(b"purging 12345").unwrap_err();
     assert_eq!(hex(&key::event(1, &EventId::parse("$e").unwrap())), "000000012465");
     assert_eq!(hex(&key::event_facts(1, EventIndex::from_number(258).unwrap())), "0000000100000102");
     assert_eq!(hex(&key::node(1, NodeIndex::from_number(258).unwrap())), "0000000100000102");

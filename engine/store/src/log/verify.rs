@@ -6,14 +6,18 @@ use bytes::Bytes;
 use ravel_core::{
     graph::EventIndex,
     id::{EventId, RoomId},
-    room::Room,
-    state::NodeIndex,
+    room::{PersistEvent, Room},
+    state::{NodeIndex, NodeRecord},
 };
 
 use super::{
     EventLog, LogEntry, LogError,
     event_facts::EventFactsRecord,
-    records::{EventRecord, ExtremitiesRecord, Head, RoomRecord, SnapshotNodeRecord, TimelineRecord, key},
+    nodes::NodeWalk,
+    records::{
+        EventRecord, ExtremitiesRecord, Head, PurgeRecord, RoomRecord, SnapshotNodeRecord, StatesRecord,
+        TimelineRecord, key,
+    },
     replay::{Replay, Replayed},
     server_keys,
 };
@@ -58,8 +62,39 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// The keys that a replay gave, for each projection, to find what is too much.
-type Expected = BTreeMap<Keyspace, BTreeSet<Bytes>>;
+/// What a replay gave, to be compared in the end.
+#[derive(Default)]
+struct Expected {
+    /// The keys, for each projection, to find what is too much.
+    keys: BTreeMap<Keyspace, BTreeSet<Bytes>>,
+    rooms: BTreeMap<u32, ExpectedRoom>,
+    /// Rooms that were purged as a whole, which is not carried out yet.
+    going: BTreeSet<u32>,
+}
+
+#[derive(Clone)]
+struct ExpectedRoom {
+    room_id: RoomId,
+    record: RoomRecord,
+    /// The states around events before this entry were purged, but for those of `extremities`.
+    before: u64,
+    extremities: Vec<u64>,
+    /// That is carried out.
+    is_purged: bool,
+    /// Nodes that are not there, each with the event that came with it. It may be that nothing refers to them any more.
+    missing: Vec<(NodeIndex, EventId)>,
+}
+
+impl ExpectedRoom {
+    fn new(room_id: RoomId, record: RoomRecord) -> Self {
+        let (extremities, missing) = (Vec::new(), Vec::new());
+        Self { room_id, record, before: 0, extremities, is_purged: true, missing }
+    }
+
+    fn purges_states(&self, sequence: u64) -> bool {
+        sequence < self.before && !self.extremities.contains(&sequence)
+    }
+}
 
 /// How often what belongs to the end of the log is compared, while that moves on.
 const ATTEMPTS_MAX: u32 = 5;
@@ -79,7 +114,11 @@ impl EventLog {
             return Err(LogError::Lagging);
         }
         let mut findings = Vec::new();
-        let mut expected = Expected::new();
+        let purging = damaged_log(self.read_purges().await, &mut findings)?.unwrap_or_default();
+        let mut expected = Expected::default();
+        let is_going =
+            |(number, purge): (&u32, &PurgeRecord)| matches!(purge, PurgeRecord::Room { .. }).then_some(*number);
+        expected.going = purging.iter().filter_map(is_going).collect();
         let mut replay = Replay::default();
         let mut broken: BTreeSet<u32> = BTreeSet::new();
         let (mut next, mut entries) = (0, 0);
@@ -99,14 +138,35 @@ impl EventLog {
                     progress(next, self.len());
                     let Some(entry) = damaged(codec::decode(&key, &value), &mut findings)? else { continue };
                     match replay.take(sequence, &entry) {
-                        Ok(replayed) => {
-                            self.compare(&replay, sequence, &replayed, &mut expected, &mut findings).await?;
-                        }
+                            Ok(Replayed::Room { room_id, record }) => {
+                                let number = record.number;
+                                let mut room = ExpectedRoom::new(room_id, record);
+                                room.is_purged = !purging.contains_key(&number);
+                                self.read_last_purge(&mut room, &mut findings).await?;
+                                expected.rooms.insert(number, room);
+                            }
+                            Ok(Replayed::HistoryPurged { room, .. }) => {
+                                if let Some(room) = expected.rooms.get_mut(&room) {
+                                    room.record.purges.push(sequence);
+                                }
+                            }
+                            Ok(Replayed::RoomPurged { room, .. }) => {
+                                expected.rooms.remove(&room);
+                                if !expected.going.contains(&room) {
+                                    let problem = "it purges a room of which there are entries";
+                                    findings.push(Finding::Log(LogError::BadEntry { sequence, problem }));
+                                }
+                            }
+                            Ok(Replayed::Event { room, .. }) if expected.going.contains(&room) => {}
+                            Ok(Replayed::Event { room, persist }) => {
+                                self.compare(&replay, room, sequence, &persist, &mut expected, &mut findings).await?;
+                            }
+                            Ok(Replayed::Nothing) => {}
                         Err(error) => {
                             // What follows in a room that lost an event can't be judged: one finding says so.
                             let is_first = match entry {
-                                LogEntry::Event { room, .. } => broken.insert(room),
-                                LogEntry::RoomOpened { .. } => true,
+                                LogEntry::Event { .. } | LogEntry::PurgedEvent(_) => broken.insert(entry.room()),
+                                _ => true,
                             };
                             if is_first {
                                 findings.push(Finding::Log(error));
@@ -116,9 +176,14 @@ impl EventLog {
                 }
             }
             let mut at_the_end = Vec::new();
+            for number in expected.rooms.keys().copied().collect::<Vec<_>>() {
+                if !expected.going.contains(&number) {
+                    self.compare_room(number, &mut expected, &mut at_the_end).await?;
+                }
+            }
             self.compare_head(next, &mut at_the_end).await?;
             for (number, room) in replay.rooms() {
-                if !broken.contains(&number) {
+                if !broken.contains(&number) && !expected.going.contains(&number) {
                     self.compare_extremities(number, room, &mut expected, &mut at_the_end).await?;
                 }
             }
@@ -160,27 +225,82 @@ impl EventLog {
         Ok(())
     }
 
-    /// Compares the records that belong to one entry of the log.
-    async fn compare(
+    /// Reads what the record of a room says of the last purge of its history. Whether that is right is found out in the end.
+    async fn read_last_purge(&self, room: &mut ExpectedRoom, findings: &mut Vec<Finding>) -> Result<(), LogError> {
+        let stored: Result<Option<RoomRecord>, _> = self.store.get_record(room.room_id.as_str().to_owned()).await;
+        let Some(decided) = stored.ok().flatten().and_then(|record| record.purges.last().copied()) else {
+            return Ok(());
+        };
+        let entry = self.store.get_record::<LogEntry>(key::sequence(decided)).await;
+        if let Some(Some(LogEntry::HistoryPurged { before, extremities, .. })) = damaged(entry, findings)? {
+            (room.before, room.extremities) = (before, extremities);
+        }
+        Ok(())
+    }
+
+    async fn compare_room(
         &self,
-        replay: &Replay,
-        sequence: u64,
-        replayed: &Replayed,
+        number: u32,
         expected: &mut Expected,
         findings: &mut Vec<Finding>,
     ) -> Result<(), LogError> {
-        let (number, persist) = match replayed {
-            Replayed::Room { room_id, record } => {
-                let key = Bytes::copy_from_slice(room_id.as_str().as_bytes());
-                let stored: Option<Option<RoomRecord>> = self.stored(key, expected, findings).await?;
-                if stored.is_some_and(|stored| stored.as_ref() != Some(record)) {
-                    let what = "the room's record differs";
-                    findings.push(Finding::Projection { room_id: room_id.clone(), event_id: None, what });
-                }
-                return Ok(());
-            }
-            Replayed::Event { room, persist } => (*room, persist),
+        let Some(ExpectedRoom { room_id, record, missing, .. }) = expected.rooms.get(&number).cloned() else {
+            return Ok(());
         };
+        let key = Bytes::copy_from_slice(room_id.as_str().as_bytes());
+        let stored: Option<Option<RoomRecord>> = self.stored(key, expected, findings).await?;
+        if stored.is_some_and(|stored| stored.as_ref() != Some(&record)) {
+            let what = "the room's record differs";
+            findings.push(Finding::Projection { room_id: room_id.clone(), event_id: None, what });
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // Where the walk ends at damage, which was found before, nothing is known to be needless.
+        let wanted = self.missing_nodes(number).await;
+        let wanted = damaged_log(wanted, &mut Vec::new())?;
+        for (node, event_id) in missing {
+            if wanted.as_ref().is_none_or(|wanted| wanted.contains(&node)) {
+                let what = "a snapshot node is missing";
+                findings.push(Finding::Projection { room_id: room_id.clone(), event_id: Some(event_id), what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the nodes of a room that are referred to and not there.
+    async fn missing_nodes(&self, number: u32) -> Result<BTreeSet<NodeIndex>, LogError> {
+        let mut missing = BTreeSet::new();
+        let mut walk = NodeWalk::new(number, u32::MAX);
+        let extremities: Option<ExtremitiesRecord> = self.store.get_record(key::room(number)).await?;
+        let mut roots: Vec<u32> = extremities.and_then(|extremities| extremities.current_state).into_iter().collect();
+        let mut scan = Some(Scan::prefix(Keyspace::Timelines, key::room(number)));
+        while let Some(asked) = scan.take() {
+            let page = self.store.scan(asked.clone()).await?;
+            scan = page.next.as_ref().map(|cursor| asked.after(cursor));
+            for (key, value) in &page.items {
+                roots.extend(codec::decode::<TimelineRecord>(key, value)?.states.roots());
+            }
+            let on_node = |node, record: Option<&NodeRecord>| {
+                if record.is_none() {
+                    missing.insert(node);
+                }
+            };
+            walk.visit(self, roots.drain(..), on_node).await?;
+        }
+        Ok(missing)
+    }
+
+    /// Compares the records that belong to an event.
+    async fn compare(
+        &self,
+        replay: &Replay,
+        number: u32,
+        sequence: u64,
+        persist: &PersistEvent,
+        expected: &mut Expected,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), LogError> {
         let Some(room) = replay.room(number) else { return Ok(()) };
         let event_id = &persist.event.event_id;
         let find =
@@ -204,9 +324,16 @@ impl EventLog {
                 if verdict(&timeline) != verdict(&expected_timeline) {
                     findings.push(find("its verdict differs"));
                 }
-                let states =
-                    |timeline: &TimelineRecord| (timeline.state_before, timeline.state_after, timeline.nodes_numbered);
-                if states(&timeline) != states(&expected_timeline) {
+                let redacts = |timeline: &TimelineRecord| (timeline.may_redact_any, timeline.nodes_numbered);
+                let (is_to_be_purged, is_purged) = expected
+                    .rooms
+                    .get(&number)
+                    .map_or((false, false), |room| (room.purges_states(sequence), room.is_purged));
+                let states_are_right = match timeline.states {
+                    StatesRecord::Purged => is_to_be_purged,
+                    roots => roots == expected_timeline.states && !(is_to_be_purged && is_purged),
+                };
+                if !states_are_right || redacts(&timeline) != redacts(&expected_timeline) {
                     findings.push(find("the state before or after it differs"));
                 }
             }
@@ -216,7 +343,11 @@ impl EventLog {
             let stored: Option<Option<SnapshotNodeRecord>> =
                 self.stored(key::node(number, *node_number), expected, findings).await?;
             match stored {
-                Some(None) => findings.push(find("a snapshot node is missing")),
+                Some(None) => {
+                    if let Some(room) = expected.rooms.get_mut(&number) {
+                        room.missing.push((*node_number, event_id.clone()));
+                    }
+                }
                 Some(Some(stored)) if stored.clone().into_node().as_ref() != Some(node) => {
                     findings.push(find("a snapshot node differs"));
                 }
@@ -256,19 +387,24 @@ impl EventLog {
         expected: &mut Expected,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<Option<R>>, LogError> {
-        expected.entry(R::KEYSPACE).or_default().insert(key.clone());
+        expected.keys.entry(R::KEYSPACE).or_default().insert(key.clone());
         damaged(self.store.get_record::<R>(key).await, findings)
     }
 
     async fn find_surplus(&self, expected: &Expected, findings: &mut Vec<Finding>) -> Result<(), LogError> {
         for keyspace in super::PROJECTIONS {
-            let keys = expected.get(&keyspace);
+            let keys = expected.keys.get(&keyspace);
+            let is_going = |key: &Bytes| {
+                let room = key.first_chunk().map(|room| u32::from_be_bytes(*room));
+                keyspace == Keyspace::Timelines && room.is_some_and(|room| expected.going.contains(&room))
+            };
             let mut records = 0;
             let mut scan = Some(Scan::new(keyspace, KeyRange::all()));
             while let Some(asked) = scan.take() {
                 let page = self.store.scan(asked.clone()).await?;
                 scan = page.next.as_ref().map(|cursor| asked.after(cursor));
-                let surplus = page.items.iter().filter(|(key, _)| keys.is_none_or(|keys| !keys.contains(key)));
+                let surplus =
+                    page.items.iter().filter(|(key, _)| keys.is_none_or(|keys| !keys.contains(key)) && !is_going(key));
                 records += surplus.count() as u64;
             }
             if records > 0 {
@@ -276,6 +412,15 @@ impl EventLog {
             }
         }
         Ok(())
+    }
+}
+
+/// As [`damaged`], for what reads several records.
+fn damaged_log<T>(result: Result<T, LogError>, findings: &mut Vec<Finding>) -> Result<Option<T>, LogError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(LogError::Store(error)) => damaged(Err(error), findings),
+        Err(error) => Err(error),
     }
 }
 

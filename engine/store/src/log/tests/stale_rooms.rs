@@ -82,7 +82,7 @@ fn others_are_appended_to_while_a_room_is_computed_again() {
 fn projections_of_a_newer_program_are_refused_untouched() {
     for newer in [vec![2, 1, 9, 2, 2], vec![2, 1, 1, 2, 2, 1]] {
         let (store, rooms) = stored();
-        let record = RoomRecord::new(0, RoomVersion::V11).with_projections(newer);
+        let record = RoomRecord::new(0, RoomVersion::V11, 0).with_projections(newer);
         write(&store, |batch| {
             batch.put_record(rooms[0].room.room_id().as_str().to_owned(), &record).unwrap();
         });
