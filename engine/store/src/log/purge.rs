@@ -513,7 +513,7 @@ impl History<'_> {
             let outcome = verdict.verdict().map(|(outcome, _): (Outcome, _)| outcome).ok_or_else(bad)?;
             let left = PurgedEvent::of(&pdu, outcome, prev_events, auth_events)
                 .map_err(|source| LogError::BadEvent { sequence, source })?;
-            let entry = LogEntry::PurgedEvent(PurgedEventRecord::of(self.room, &left, &verdict));
+            let entry = LogEntry::PurgedEvent(Box::new(PurgedEventRecord::of(self.room, &left, &verdict)));
             let entry = codec::encode(&entry)?;
             purged.events += 1;
             purged.log_bytes += pdu.json().len().saturating_sub(entry.len()) as u64;

@@ -68,7 +68,7 @@ pub(super) enum LogEntry {
         authorising_user_signed: Option<bool>,
     },
     /// What is left of an event whose content was purged; it stands where the event stood.
-    PurgedEvent(PurgedEventRecord),
+    PurgedEvent(Box<PurgedEventRecord>),
     /// The content of events of a room was purged, and the states around them: of those before a sequence number, but for what
     /// the room still needs.
     HistoryPurged {
@@ -89,10 +89,10 @@ impl LogEntry {
         match self {
             Self::RoomOpened { room, .. }
             | Self::Event { room, .. }
-            | Self::PurgedEvent(PurgedEventRecord { room, .. })
             | Self::HistoryPurged { room, .. }
             | Self::RoomPurged { room }
             | Self::Gone { room } => *room,
+            Self::PurgedEvent(event) => event.room,
         }
     }
 }

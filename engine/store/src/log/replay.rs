@@ -154,10 +154,11 @@ impl Replay {
 
     /// Returns the room that has to be loaded before this entry is taken.
     pub(super) fn room_to_load(&self, entry: &LogEntry) -> Option<RoomId> {
-        let (LogEntry::Event { room, .. } | LogEntry::PurgedEvent(PurgedEventRecord { room, .. })) = entry else {
+        if !matches!(entry, LogEntry::Event { .. } | LogEntry::PurgedEvent(_)) {
             return None;
-        };
-        if self.rooms.contains_key(room) { None } else { self.stored.get(room).cloned() }
+        }
+        let room = entry.room();
+        if self.rooms.contains_key(&room) { None } else { self.stored.get(&room).cloned() }
     }
 
     /// Loads a room from the projections, and forgets others that were not used for long if there is too much.
@@ -234,7 +235,7 @@ impl Replay {
             LogEntry::PurgedEvent(record) => {
                 let open = self.rooms.get_mut(&record.room).ok_or_else(|| bad("its room was not opened"))?;
                 open.used = self.now;
-                let event = record.clone().into_event(open.room.room_id());
+                let event = PurgedEventRecord::clone(record).into_event(open.room.room_id());
                 let (event, outcome, reason) = event.ok_or_else(|| bad("what is left of its event is invalid"))?;
                 let persist = Box::new(open.room.replay_purged(&event, outcome, reason)?);
                 self.events += 1;
