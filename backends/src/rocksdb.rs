@@ -166,6 +166,11 @@ impl Store for RocksDbStore {
             })
         })
     }
+
+    fn compact(&self) -> StoreFuture<'_, ()> {
+        let db = Arc::clone(&self.db);
+        Box::pin(self.readers.read(move || db.compact()))
+    }
 }
 
 #[derive(Debug)]

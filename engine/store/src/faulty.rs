@@ -111,6 +111,10 @@ impl<S: Store> Store for FaultyStore<S> {
     fn describe(&self) -> StoreFuture<'_, Description> {
         Box::pin(self.run(Operation::Describe, self.inner.describe()))
     }
+
+    fn compact(&self) -> StoreFuture<'_, ()> {
+        self.inner.compact()
+    }
 }
 
 #[derive(Debug)]

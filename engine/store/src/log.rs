@@ -49,6 +49,7 @@ pub use self::{
     resolve::StoredResolution,
     rooms::LoggedEvent,
     seal::{Standing, seal},
+    stats::{EventCounts, ResolutionStats, RoomStats, Spread},
     verify::{Finding, Verification},
 };
 use crate::{Batch, Committed, KeyRange, Keyspace, Limits, Page, Scan, Store, StoreError, StoreExt, codec};

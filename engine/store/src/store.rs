@@ -96,6 +96,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Io`.
     fn describe(&self) -> StoreFuture<'_, Description>;
+
+    /// Gives the space of what was deleted and replaced back to the disk now, where the engine would only do it in time; nothing
+    /// where it has no such thing. May take as long as writing everything once. Reads and commits go on.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    fn compact(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What kind of store it is and how large.
@@ -127,6 +136,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn describe(&self) -> StoreFuture<'_, Description> {
         (**self).describe()
+    }
+    fn compact(&self) -> StoreFuture<'_, ()> {
+        (**self).compact()
     }
 }
 

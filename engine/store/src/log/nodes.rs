@@ -39,7 +39,7 @@ impl Numbers {
 }
 
 /// The nodes of a room that were visited.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct NodeWalk {
     room: u32,
     /// Nodes from this number on are not visited.

@@ -7,6 +7,7 @@ mod purge;
 mod replica;
 mod resolve;
 mod stale_rooms;
+mod stats;
 
 use std::{fmt::Write as _, sync::Arc};
 
