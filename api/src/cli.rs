@@ -9,7 +9,7 @@ use ravel_core::id::ServerName;
 #[cfg(feature = "backup")]
 use crate::backup::PlaceName;
 use crate::{
-    command::{self, Failure},
+    command::{self, Failure, purge::Age},
     database::DatabaseName,
     output::Output,
 };
@@ -57,10 +57,10 @@ A step is named by step: conflict (key, candidates, absent_from_some), auth_diff
 origin_server_ts, decided_by}]), check (event_id, key, allowed, code, rule, reason) and outcome (key, event_id or null).";
     pub(super) const DAG: &str = "\
 With --json or --format json: {\"events\": [EVENT...], \"prev_events\": [[EVENT_ID, PREV_EVENT_ID]...]}. EVENT has event_id, type,
-state_key, sender, depth, origin_server_ts, outcome (accepted, soft_failed or rejected) and forward_extremity.
+state_key, sender, depth, origin_server_ts, outcome (accepted, soft_failed or rejected), forward_extremity and purged.
 
 In drawings, edges lead from an event to those it builds on. Red are rejected events, orange are soft-failed ones, bold are
-forward extremities; a box is a state event.
+forward extremities, dashed are purged ones; a box is a state event.
 
 For example: ravel dag -d rocksdb:DIR ROOM | dot -Tsvg > room.svg";
     pub(super) const REBUILD: &str = "\
@@ -72,6 +72,27 @@ With --json: {\"entries\": N, \"rooms\": N, \"findings\": [{\"kind\", \"room_id\
 projection, record (it can't be decoded) or surplus; room_id and event_id are null where they are not known.
 
 What is wrong in a projection is mended by `ravel rebuild`; what is wrong in the log is not.";
+    pub(super) const PURGE: &str = "\
+With --json: {\"rooms\": [{\"room_id\", \"events\", \"states\", \"nodes\", \"bytes\"}...]}: how many events lost their content, around how
+many the states were purged, how many snapshot nodes were deleted, and the bytes of entries and nodes that are free now. With
+--resume room_id is null.
+
+What stays: ids, edges, verdicts and what rules read of every event; and whole, with their content, the events that are needed:
+forward extremities, what is in the state at any event that stays, and their auth chains. See docs/purge.md. An engine may take its
+time to give the space back to the disk; --compact makes it do so at once.
+
+Killed in between, it is gone on with when the room is next needed, or by `ravel purge --resume`.";
+    pub(super) const COLLECT: &str = "\
+With --json: {\"rooms\": [{\"room_id\", \"kept\", \"deleted\", \"deleted_bytes\"}...]}.
+
+Such nodes are left behind where branches of a room met, and by purges that were interrupted.";
+    pub(super) const STATS: &str = "\
+With --json: {\"rooms\": [ROOM...], \"total\": STATS, \"size_on_disk\": BYTES}. ROOM has room_id, room_version and what STATS has: events
+({accepted, soft_failed, rejected, purged, without_states}), bytes (of keys and values, by keyspace), snapshots (different states),
+nodes, shared_nodes (of more than one snapshot or node), unreferenced_nodes, state_changes, nodes_per_state_change and
+forward_extremities; with --resolutions also resolutions: {count, unknown (what it builds on was purged), conflicted and
+auth_difference ({median, p99, max}: state keys in conflict, events that only some of the states' events lead to), costliest (the
+event before which most of both had to be looked at, or null)}.";
     #[cfg(feature = "backup")]
     pub(super) const BACKUP: &str = "\
 With --json: {\"entries\": N, \"entries_added\": N, \"rooms\": N, \"segments_added\": N, \"bytes_added\": N, \"series\": N}; if what is
@@ -187,6 +208,42 @@ enum Command {
         #[command(flatten)]
         database: Database,
     },
+    /// Drop what is old from a room or from all rooms: the content of events and the states around them
+    #[command(after_long_help = json_help::PURGE)]
+    Purge {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $; all rooms if there is none
+        #[arg(required_unless_present_any = ["older_than", "resume"])]
+        room: Option<String>,
+        #[command(flatten)]
+        what: PurgeWhat,
+        /// Give the space back to the disk now
+        #[arg(long)]
+        compact: bool,
+    },
+    /// Delete the snapshot nodes of a room, or of all rooms, that no state refers to any more
+    #[command(after_long_help = json_help::COLLECT)]
+    Collect {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $; all rooms if there is none
+        room: Option<String>,
+        /// Give the space back to the disk now
+        #[arg(long)]
+        compact: bool,
+    },
+    /// Tell what a room, or each room, costs: events, bytes, snapshots
+    #[command(after_long_help = json_help::STATS)]
+    Stats {
+        #[command(flatten)]
+        database: Database,
+        /// The room's id, in single quotes, as a shell changes what follows ! and $; all rooms if there is none
+        room: Option<String>,
+        /// Resolve the states before every merge once more, and tell what that takes
+        #[arg(long)]
+        resolutions: bool,
+    },
     /// Copy a database into one of any engine, also while it is written to, and prove the copy by every room's fingerprints
     #[command(after_long_help = json_help::COPY)]
     Copy {
@@ -271,6 +328,24 @@ enum Command {
     Man,
 }
 
+/// What is purged.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct PurgeWhat {
+    /// What was received before this event
+    #[arg(long, value_name = "EVENT", requires = "room")]
+    before: Option<String>,
+    /// What is older, such as 12h, 90d, 8w or 2y, up to the first event that is not
+    #[arg(long, value_name = "AGE")]
+    older_than: Option<Age>,
+    /// The whole room, as if it had never been there
+    #[arg(long, requires = "room")]
+    whole_room: bool,
+    /// Nothing more: go on with purges that were interrupted
+    #[arg(long, conflicts_with = "room")]
+    resume: bool,
+}
+
 #[derive(Debug, clap::Args)]
 struct Database {
     /// The database: rocksdb:DIR, sled:DIR, memory, or in builds with the feature `postgres` postgres://USER@HOST/DATABASE
@@ -342,6 +417,24 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Import { files, database } => command::replay::import(&files, &database.database, output),
         Command::Copy { from, to, follow, switch } => {
             command::copy::run(&from, &to, command::copy::Options { follow, switch }, output)
+        }
+        Command::Purge { database, room, what, compact } => {
+            let room = room.unwrap_or_default();
+            let what = match what {
+                PurgeWhat { before: Some(event), .. } => command::purge::What::Before { room, event },
+                PurgeWhat { older_than: Some(age), .. } => {
+                    command::purge::What::OlderThan { room: Some(room).filter(|room| !room.is_empty()), age }
+                }
+                PurgeWhat { whole_room: true, .. } => command::purge::What::WholeRoom { room },
+                PurgeWhat { .. } => command::purge::What::Resume,
+            };
+            command::purge::run(&database.database, &what, compact, output)
+        }
+        Command::Collect { database, room, compact } => {
+            command::purge::collect(&database.database, room.as_deref(), compact, output)
+        }
+        Command::Stats { database, room, resolutions } => {
+            command::stats::run(&database.database, room.as_deref(), resolutions, output)
         }
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Resolve(options) } => command::bench::resolve(&options, output),

@@ -9,8 +9,10 @@ pub mod dag;
 pub mod explain;
 pub mod export;
 pub mod maintain;
+pub mod purge;
 pub mod replay;
 pub mod state;
+pub mod stats;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -53,6 +55,10 @@ pub enum Failure {
     NoSuchRoom { room_id: RoomId, known: Vec<RoomId> },
     #[error("{room_id} has no event {event_id}")]
     NoSuchEvent { room_id: RoomId, event_id: EventId },
+    #[error("the states before and after {event_id} were purged")]
+    StatePurged { event_id: EventId },
+    #[error("what {event_id} builds on was purged, so how the state before it came about can't be told any more")]
+    HistoryPurged { event_id: EventId },
     #[error("{path}: is of room version {found}, and the same room {room_id} is of version {known} {place}", path = .path.display())]
     OtherRoomVersion {
         path: PathBuf,
@@ -159,10 +165,29 @@ fn open_log(database: &DatabaseName) -> Result<EventLog, Failure> {
 
 /// Loads a room of a database that must be there.
 fn open_room(database: &DatabaseName, room: &str) -> Result<Room, Failure> {
-    let room_id = RoomId::parse(room).map_err(|_| Failure::NotARoomId(room.to_owned()))?;
+    let room_id = room_id_of(room)?;
     let log = open_log(database)?;
     let loaded = block_on(log.load_room(&room_id))?;
-    loaded.ok_or_else(|| Failure::NoSuchRoom { room_id, known: log.rooms().into_iter().map(|(id, _)| id).collect() })
+    loaded.ok_or_else(|| no_such_room(&log, room_id))
+}
+
+fn room_id_of(room: &str) -> Result<RoomId, Failure> {
+    RoomId::parse(room).map_err(|_| Failure::NotARoomId(room.to_owned()))
+}
+
+fn no_such_room(log: &EventLog, room_id: RoomId) -> Failure {
+    Failure::NoSuchRoom { room_id, known: log.rooms().into_iter().map(|(id, _)| id).collect() }
+}
+
+/// Returns the room that was named, or all rooms of a log.
+fn rooms_of(log: &EventLog, room: Option<&str>) -> Result<Vec<(RoomId, RoomVersion)>, Failure> {
+    let rooms = log.rooms();
+    let Some(room) = room else { return Ok(rooms) };
+    let room_id = room_id_of(room)?;
+    match rooms.into_iter().find(|(known, _)| *known == room_id) {
+        Some(found) => Ok(vec![found]),
+        None => Err(no_such_room(log, room_id)),
+    }
 }
 
 fn event_of(room: &Room, event: &str) -> Result<EventId, Failure> {

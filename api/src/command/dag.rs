@@ -15,7 +15,7 @@ use petgraph::{
 use ravel_core::{
     event::Event,
     id::EventId,
-    room::{Outcome, Room},
+    room::{Outcome, Remains, Room},
 };
 use serde_json::json;
 
@@ -50,6 +50,8 @@ struct Node<'a> {
     event: &'a Event,
     outcome: Outcome,
     is_extremity: bool,
+    /// Its content was purged.
+    is_purged: bool,
 }
 
 /// Events, with an edge from each to each of its prev events.
@@ -61,7 +63,8 @@ fn graph_of(room: &Room) -> Graph<'_> {
     let mut places: BTreeMap<&EventId, NodeIndex> = BTreeMap::new();
     for (event, outcome) in room.events() {
         let is_extremity = extremities.contains(&event.event_id);
-        let place = graph.add_node(Node { event, outcome, is_extremity });
+        let is_purged = room.remains(&event.event_id) == Some(Remains::Skeleton);
+        let place = graph.add_node(Node { event, outcome, is_extremity, is_purged });
         places.insert(&event.event_id, place);
         // Events come after their prev events, each of which may be named twice.
         let prev_events: BTreeSet<_> = event.prev_events.iter().filter_map(|prev| places.get(prev)).collect();
@@ -146,7 +149,11 @@ fn to_dot(graph: &Graph<'_>) -> String {
             Outcome::SoftFailed => "orange",
             Outcome::Rejected => "red",
         };
-        let style = if node.is_extremity { "bold" } else { "solid" };
+        let style = match (node.is_extremity, node.is_purged) {
+            (true, _) => "bold",
+            (false, true) => "dashed",
+            (false, false) => "solid",
+        };
         let shape = if node.event.state_key.is_some() { "box" } else { "ellipse" };
         format!(
             "label=\"{}\" color={color} style={style} shape={shape}",
@@ -162,11 +169,12 @@ fn to_mermaid(graph: &Graph<'_>) -> String {
     let mut text = String::from("graph BT\n");
     for place in graph.node_indices() {
         let Some(node) = graph.node_weight(place) else { continue };
-        let class = match (node.outcome, node.is_extremity) {
-            (Outcome::Rejected, _) => ":::rejected",
-            (Outcome::SoftFailed, _) => ":::softFailed",
-            (Outcome::Accepted, true) => ":::extremity",
-            (Outcome::Accepted, false) => "",
+        let class = match (node.outcome, node.is_extremity, node.is_purged) {
+            (Outcome::Rejected, ..) => ":::rejected",
+            (Outcome::SoftFailed, ..) => ":::softFailed",
+            (Outcome::Accepted, true, _) => ":::extremity",
+            (Outcome::Accepted, false, true) => ":::purged",
+            (Outcome::Accepted, false, false) => "",
         };
         let _ = writeln!(
             text,
@@ -179,6 +187,7 @@ fn to_mermaid(graph: &Graph<'_>) -> String {
         let _ = writeln!(text, "  e{} --> e{}", edge.source().index(), edge.target().index());
     }
     text + "  classDef rejected stroke:red\n  classDef softFailed stroke:orange\n  classDef extremity stroke-width:3px\n"
+        + "  classDef purged stroke-dasharray:5\n"
 }
 
 fn to_json(graph: &Graph<'_>) -> serde_json::Value {
@@ -193,6 +202,7 @@ fn to_json(graph: &Graph<'_>) -> serde_json::Value {
             "origin_server_ts": event.origin_server_ts_ms,
             "outcome": outcome_code(node.outcome),
             "forward_extremity": node.is_extremity,
+            "purged": node.is_purged,
         })
     });
     let id = |place| graph.node_weight(place).map(|node| node.event.event_id.as_str());

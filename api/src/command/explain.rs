@@ -9,7 +9,7 @@ use ravel_core::{
     event_auth::{PowerLevel, Refusal},
     id::EventId,
     resolve::{DecidedBy, OrderedEvent, Rank, Step},
-    room::{Check, Explanation, Room},
+    room::{Check, Explanation, Room, RoomError},
 };
 use serde_json::{Value, json};
 
@@ -22,7 +22,10 @@ pub fn run(database: &DatabaseName, room: &str, event: &str, output: &mut Output
     let room = open_room(database, room)?;
     let event_id = event_of(&room, event)?;
     let missing = || Failure::NoSuchEvent { room_id: room.room_id().clone(), event_id: event_id.clone() };
-    let explanation = room.explain(&event_id)?.ok_or_else(missing)?;
+    let explanation = match room.explain(&event_id) {
+        Err(RoomError::StatePurged(_)) => return Err(Failure::HistoryPurged { event_id }),
+        explained => explained?.ok_or_else(missing)?,
+    };
     if output.is_json() {
         output.value(&to_json(&room, &explanation));
     } else {

@@ -267,7 +267,11 @@ impl Replay<'_> {
                     missing.iter().filter_map(|id| pdus.get_key_value(id)).map(|(id, _)| id).collect();
                 if missing.is_empty() {
                     let receipt = self.room.handle_pdu(pdu)?;
-                    self.keep(event_id, receipt)?;
+                    if !self.keep(event_id, receipt)? {
+                        // It builds on what was purged here.
+                        self.report.waiting.push(event.event_id.clone());
+                        break;
+                    }
                 } else if missing.len() == fetchable.len() && open.insert(event_id) {
                     wanted.push(event_id);
                     wanted.extend(fetchable);
@@ -302,7 +306,7 @@ impl Replay<'_> {
                 let why = format!("it is of the room {other}");
                 self.report.dropped.push(Dropped { line, event_id: event_id.clone(), why });
             }
-            Receipt::NeedEvents(_) => return Ok(false),
+            Receipt::NeedEvents(_) | Receipt::HistoryPurged(_) => return Ok(false),
         }
         Ok(true)
     }

@@ -63,6 +63,5 @@ fn state_at<'a>(room: &'a Room, at: &At) -> Result<(State<'a>, String), Failure>
     let event_id = event_of(room, event)?;
     let state = if before { room.state_before(&event_id) } else { room.state_after(&event_id) };
     let point = format!("{} {event_id}", if before { "before" } else { "after" });
-    let missing = || Failure::NoSuchEvent { room_id: room.room_id().clone(), event_id };
-    Ok((state.ok_or_else(missing)?, point))
+    Ok((state.ok_or(Failure::StatePurged { event_id })?, point))
 }

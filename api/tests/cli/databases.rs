@@ -150,6 +150,10 @@ fn every_command(database: &str) -> Vec<Vec<String>> {
         own(&["rebuild", "-d", database]),
         own(&["verify", "-d", database]),
         own(&["copy", "--from", database, "--to", "memory"]),
+        own(&["purge", "-d", database, "--resume"]),
+        own(&["purge", "-d", database, "--older-than", "1d"]),
+        own(&["collect", "-d", database]),
+        own(&["stats", "-d", database]),
         own(&["replay", "-d", database, good.to_str().unwrap()]),
     ]
 }

@@ -11,5 +11,6 @@ mod commands;
 mod databases;
 mod files;
 mod live;
+mod space;
 mod support;
 mod verdicts;
