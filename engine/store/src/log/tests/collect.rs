@@ -84,9 +84,9 @@ fn what_no_state_refers_to_is_deleted_and_nothing_else() {
 fn appends_may_come_between_any_steps() {
     let room = branching_room("!r:a", 12);
     let all = room.judged.len();
-    for start in (75..all).step_by(5) {
+    for start in (75..all).step_by(11) {
         for pause in 0..6 {
-            for batch in [1, 4, 60] {
+            for batch in [1, 60] {
                 let store = MemoryStore::new();
                 let log = open(&store);
                 append(&log, &room, 0, start);
