@@ -10,9 +10,9 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use ravel_core::{
-    event::StateKey,
+    event::{Event, StateKey},
     id::{EventId, RoomId, ServerName},
-    room::{Outcome, Room},
+    room::{Outcome, Remains, Room},
     signing::encode_base64,
     state::State,
 };
@@ -77,7 +77,7 @@ pub fn run(database: &DatabaseName, options: &Options, output: &mut Output) -> R
     }
     progress.finish_and_clear();
     print(&exported, output);
-    let complete = exported.iter().all(|(_, room)| room.events_without_key == 0);
+    let complete = exported.iter().all(|(_, room)| room.events_without_key == 0 && room.purged == 0);
     Ok(if complete { ExitCode::SUCCESS } else { disagreement() })
 }
 
@@ -98,6 +98,8 @@ struct Exported {
     keys: usize,
     /// Events with signatures of a server of which no key is known.
     events_without_key: u64,
+    /// Events that are left out, as their content was purged.
+    purged: usize,
 }
 
 fn print(exported: &[(PathBuf, Exported)], output: &mut Output) {
@@ -106,6 +108,7 @@ fn print(exported: &[(PathBuf, Exported)], output: &mut Output) {
             json!({
                 "file": path.to_string_lossy(), "room_id": room.room_id.as_str(), "events": room.events,
                 "merges": room.merges, "keys": room.keys, "events_without_key": room.events_without_key,
+                "purged": room.purged,
             })
         });
         output.value(&json!({ "rooms": rooms.collect::<Vec<_>>() }));
@@ -118,6 +121,12 @@ fn print(exported: &[(PathBuf, Exported)], output: &mut Output) {
         if room.events_without_key > 0 {
             let events = count(room.events_without_key, "event");
             output.line(format_args!("  {events} of servers whose keys are not known: an import drops them"));
+        }
+        if room.purged > 0 {
+            let events = count(room.purged as u64, "event");
+            output.line(format_args!(
+                "  {events} left out, as their content was purged: what builds on them can't be imported"
+            ));
         }
     }
 }
@@ -185,12 +194,14 @@ impl Export<'_> {
         };
         let (keys, events_without_key) = self.keys_of(room_id, position)?;
         let merges = merges(&room);
+        let has_content = |event: &Event| room.remains(&event.event_id) > Some(Remains::Skeleton);
+        let events = room.events().filter(|(event, _)| has_content(event)).count();
         let servers = [self.options.server_name.as_str()];
         line(
             out,
             &json!({
                 "kind": "room", "room_id": room_id.as_str(), "room_version": room.rules().version.as_str(),
-                "servers": servers, "events": room.len(), "merges": merges.len(),
+                "servers": servers, "events": events, "merges": merges.len(),
             }),
         )?;
         for (server, key_id) in &keys {
@@ -213,8 +224,8 @@ impl Export<'_> {
         view.insert("servers".into(), json!(servers));
         view.insert("forward_extremities".into(), extremities.iter().map(EventId::as_str).collect());
         line(out, &Value::Object(view))?;
-        let (events, merges, keys) = (room.len(), merges.len(), keys.len());
-        Ok(Some(Exported { room_id: room_id.clone(), events, merges, keys, events_without_key }))
+        let (purged, merges, keys) = (room.len() - events, merges.len(), keys.len());
+        Ok(Some(Exported { room_id: room_id.clone(), events, merges, keys, events_without_key, purged }))
     }
 
     /// Returns the known keys that the room's events are signed with, and how many events name servers without one.
@@ -227,7 +238,8 @@ impl Export<'_> {
             let Some(last) = page.last() else { return Ok((used, events_without_key)) };
             from = last.sequence.saturating_add(1);
             for event in &page {
-                let Ok(Signatures { signatures }) = serde_json::from_slice(&event.json) else { continue };
+                let Some(json) = &event.json else { continue };
+                let Ok(Signatures { signatures }) = serde_json::from_slice(json) else { continue };
                 let mut is_known = true;
                 for (server, key_ids) in signatures {
                     let before = used.len();
@@ -254,6 +266,7 @@ impl Export<'_> {
             from = last.sequence.saturating_add(1);
             for event in page {
                 order += 1;
+                let Some(json) = event.json else { continue };
                 let mut seen = serde_json::Map::new();
                 seen.insert("order".into(), order.into());
                 match room.outcome(&event.event_id) {
@@ -268,17 +281,18 @@ impl Export<'_> {
                 }
                 let (event_id, seen) = (json!(event.event_id.as_str()), json!({ server.as_str(): seen }));
                 write!(out, "{{\"kind\":\"event\",\"event_id\":{event_id},\"pdu\":")?;
-                out.write_all(&event.json)?;
+                out.write_all(&json)?;
                 writeln!(out, ",\"seen\":{seen}}}")?;
             }
         }
     }
 }
 
-/// The events with several prev events, in the order of the log.
+/// The events with several prev events and with states, in the order of the log.
 fn merges(room: &Room) -> Vec<EventId> {
     let several = |prev_events: &[EventId]| prev_events.iter().any(|event_id| Some(event_id) != prev_events.first());
-    let merging = room.events().filter(|(event, _)| several(&event.prev_events));
+    let has_states = |event_id: &EventId| room.state_before(event_id).is_some();
+    let merging = room.events().filter(|(event, _)| several(&event.prev_events) && has_states(&event.event_id));
     merging.map(|(event, _)| event.event_id.clone()).collect()
 }
 

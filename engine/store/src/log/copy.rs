@@ -7,10 +7,10 @@ use ravel_core::{id::RoomId, room::Room, state::Fingerprint};
 
 use super::{
     EventLog, LogError, Replica,
-    records::key,
+    records::{LogEntry, key},
     seal::{self, Standing},
 };
-use crate::{Batch, Durability, KeyRange, Keyspace, Limits, Op, Scan, Store, StoreError};
+use crate::{Batch, Durability, KeyRange, Keyspace, Limits, Op, Scan, Store, StoreError, codec};
 
 /// Why a log can't be copied.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +217,17 @@ async fn check_beginning(source: &EventLog, target: &EventLog) -> Result<(), Cop
         let there = source.store().get_many(Keyspace::Log, &key).await.map_err(source_error)?;
         let here = target.store().get_many(Keyspace::Log, &key).await.map_err(|e| CopyError::Target(e.into()))?;
         if there != here {
-            return Err(CopyError::NotACopy { sequence });
+            // What was purged in one of them is no other entry.
+            let entry = |found: &[Option<Bytes>]| {
+                let [key] = &key;
+                let record = found.first()?.as_ref()?;
+                codec::decode::<LogEntry>(key, record).ok()
+            };
+            let is_same =
+                entry(&there).zip(entry(&here)).is_some_and(|(there, here)| there.is_same_but_for_purges(&here));
+            if !is_same {
+                return Err(CopyError::NotACopy { sequence });
+            }
         }
     }
     if target.len() > source_entries {

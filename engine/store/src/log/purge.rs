@@ -121,6 +121,7 @@ impl EventLog {
         progress: impl FnMut(u64, u64),
     ) -> Result<Option<Purged>, LogError> {
         let _one_at_a_time = self.refreshing.lock().await;
+        self.check_appendable()?;
         let Some(room) = self.room(room_id)?.map(|record| record.number) else { return Ok(None) };
         {
             let mut in_flight = self.appends.writer.lock().await;
@@ -156,6 +157,7 @@ impl EventLog {
         progress: impl FnMut(u64, u64),
     ) -> Result<Option<Purged>, LogError> {
         let _one_at_a_time = self.refreshing.lock().await;
+        self.check_appendable()?;
         let Some(record) = self.room(room_id)? else { return Ok(None) };
         let room = record.number;
         if let Some(PurgeRecord::History { before: last, .. }) = self.last_purge(&record).await?

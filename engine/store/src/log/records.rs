@@ -95,6 +95,18 @@ impl LogEntry {
             Self::PurgedEvent(event) => event.room,
         }
     }
+
+    /// Whether it says the same as another one but for what was purged, here or there.
+    pub(super) fn is_same_but_for_purges(&self, other: &Self) -> bool {
+        let event_id = |entry: &Self| match entry {
+            Self::Event { event_id, .. } => Some(event_id.clone()),
+            Self::PurgedEvent(event) => Some(event.fields.event_id.clone()),
+            _ => None,
+        };
+        let is_gone = |entry: &Self| matches!(entry, Self::Gone { .. });
+        let is_same_event = || event_id(self).is_some() && event_id(self) == event_id(other);
+        self.room() == other.room() && (self == other || is_gone(self) || is_gone(other) || is_same_event())
+    }
 }
 
 /// A purge that is under way, by the number of its room: there from the entry that decides it until it is carried out.

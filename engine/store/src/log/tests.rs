@@ -24,8 +24,9 @@ use ravel_core::{
 use super::{
     BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, PROJECTIONS, StoredResolution,
     records::{
-        EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, ProjectedTo, PurgeRecord, ReasonRecord, RoomRecord,
-        ServerKeyRecord, SnapshotNodeRecord, StandingRecord, StatesRecord, TimelineRecord, key, outcome_from_byte,
+        EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, ProjectedTo, PurgeRecord, ReasonRecord,
+        RoomRecord, ServerKeyRecord, SnapshotNodeRecord, StandingRecord, StatesRecord, TimelineRecord, key,
+        outcome_from_byte,
     },
 };
 use crate::{

@@ -138,30 +138,30 @@ impl EventLog {
                     progress(next, self.len());
                     let Some(entry) = damaged(codec::decode(&key, &value), &mut findings)? else { continue };
                     match replay.take(sequence, &entry) {
-                            Ok(Replayed::Room { room_id, record }) => {
-                                let number = record.number;
-                                let mut room = ExpectedRoom::new(room_id, record);
-                                room.is_purged = !purging.contains_key(&number);
-                                self.read_last_purge(&mut room, &mut findings).await?;
-                                expected.rooms.insert(number, room);
+                        Ok(Replayed::Room { room_id, record }) => {
+                            let number = record.number;
+                            let mut room = ExpectedRoom::new(room_id, record);
+                            room.is_purged = !purging.contains_key(&number);
+                            self.read_last_purge(&mut room, &mut findings).await?;
+                            expected.rooms.insert(number, room);
+                        }
+                        Ok(Replayed::HistoryPurged { room, .. }) => {
+                            if let Some(room) = expected.rooms.get_mut(&room) {
+                                room.record.purges.push(sequence);
                             }
-                            Ok(Replayed::HistoryPurged { room, .. }) => {
-                                if let Some(room) = expected.rooms.get_mut(&room) {
-                                    room.record.purges.push(sequence);
-                                }
+                        }
+                        Ok(Replayed::RoomPurged { room, .. }) => {
+                            expected.rooms.remove(&room);
+                            if !expected.going.contains(&room) {
+                                let problem = "it purges a room of which there are entries";
+                                findings.push(Finding::Log(LogError::BadEntry { sequence, problem }));
                             }
-                            Ok(Replayed::RoomPurged { room, .. }) => {
-                                expected.rooms.remove(&room);
-                                if !expected.going.contains(&room) {
-                                    let problem = "it purges a room of which there are entries";
-                                    findings.push(Finding::Log(LogError::BadEntry { sequence, problem }));
-                                }
-                            }
-                            Ok(Replayed::Event { room, .. }) if expected.going.contains(&room) => {}
-                            Ok(Replayed::Event { room, persist }) => {
-                                self.compare(&replay, room, sequence, &persist, &mut expected, &mut findings).await?;
-                            }
-                            Ok(Replayed::Nothing) => {}
+                        }
+                        Ok(Replayed::Event { room, .. }) if expected.going.contains(&room) => {}
+                        Ok(Replayed::Event { room, persist }) => {
+                            self.compare(&replay, room, sequence, &persist, &mut expected, &mut findings).await?;
+                        }
+                        Ok(Replayed::Nothing) => {}
                         Err(error) => {
                             // What follows in a room that lost an event can't be judged: one finding says so.
                             let is_first = match entry {
