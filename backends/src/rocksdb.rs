@@ -95,15 +95,6 @@ impl RocksDbStore {
         Ok(Self { committer, readers, db, watchers, directory })
     }
 
-    /// Writes out what is in memory and compacts every keyspace, so that the files are as small as they get. Takes as long as reading
-    /// and writing all of them.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Full`, `Io`.
-    pub fn compact(&self) -> Result<(), StoreError> {
-        self.db.compact()
-    }
-
     /// Answers from memory if all that is needed is there, from a thread that may wait for the disk otherwise.
     async fn read<T: Send + 'static>(
         &self,

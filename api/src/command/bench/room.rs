@@ -206,7 +206,7 @@ impl Disk {
         self.write()?;
         block_on(self.store.flush())?;
         if let Some(rocksdb) = &self.rocksdb {
-            rocksdb.compact()?;
+            block_on(rocksdb.compact())?;
         }
         let mut keyspaces = Vec::new();
         for keyspace in Keyspace::ALL {

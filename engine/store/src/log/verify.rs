@@ -193,7 +193,8 @@ impl EventLog {
             // Another process may have appended meanwhile: then this was compared with another end of the log than it belongs to.
             let grown =
                 Scan { range: KeyRange::from(key::sequence(next)), ..Scan::new(Keyspace::Log, KeyRange::all()) };
-            if at_the_end.is_empty() || self.store.scan(grown.clone().items(1)).await?.items.is_empty() {
+            let is_full = next == u64::MAX;
+            if at_the_end.is_empty() || is_full || self.store.scan(grown.clone().items(1)).await?.items.is_empty() {
                 break at_the_end;
             }
             attempts += 1;
