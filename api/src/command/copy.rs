@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(unix)]
+use ravel_backends::live::RemoteFailure;
 use ravel_core::id::RoomId;
 use ravel_store::{
     Keyspace, StoreError, block_on,
-    log::{Compared, EventLog, LogCopy, Standing},
+    log::{Compared, CopyError, EventLog, LogCopy, LogError, Standing},
 };
 use serde_json::json;
 
@@ -91,36 +93,74 @@ impl Copy<'_> {
         }
         if options.switch {
             self.catch_up()?;
-            let entries = self.from.seal(reading, &self.to.to_string())?;
-            let from = self.from;
-            self.tell(format_args!("{from} takes no more events, it has {}", count(entries, "entry")));
-            self.catch_up()?;
-            if !self.is_equal()? {
+            if !self.complete(reading)? {
                 return Ok(self.tell_unequal());
             }
         }
         self.finish(options)
     }
 
+    /// Seals the source, copies what it has left, and compares that. A server that hears that its database was moved ends: then the source
+    /// is opened without it.
+    fn complete(&mut self, reading: &Reading) -> Result<bool, Failure> {
+        let mut reopened: Option<Reading> = None;
+        let mut told = false;
+        loop {
+            match self.seal_and_copy(reopened.as_ref().unwrap_or(reading), &mut told) {
+                Err(failure) if is_gone(&failure) => {}
+                completed => return completed,
+            }
+            let ended = Instant::now();
+            let again = loop {
+                match self.from.open_reading() {
+                    Ok(again) => break again,
+                    Err(error) if ended.elapsed() > ENDING_WAIT => return Err(error.into()),
+                    Err(_) => std::thread::sleep(LOOK_PAUSE / 20),
+                }
+            };
+            block_on(self.inner.reopen_source(again.store()))?;
+            reopened = Some(again);
+        }
+    }
+
+    fn seal_and_copy(&mut self, reading: &Reading, told: &mut bool) -> Result<bool, Failure> {
+        let entries = self.from.seal(reading, &self.to.to_string())?;
+        if !std::mem::replace(told, true) {
+            let from = self.from;
+            self.tell(format_args!("{from} takes no more events, it has {}", count(entries, "entry")));
+        }
+        self.catch_up()?;
+        self.is_equal()
+    }
+
     /// Copies until there is nothing left at some moment, with the keys of servers.
     fn catch_up(&mut self) -> Result<(), Failure> {
-        let mut len = block_on(self.inner.source_len())?;
         let began_at = self.inner.position();
-        let progress = self.output.progress(len.saturating_sub(began_at), "copying", "entries");
-        loop {
-            let step = block_on(self.inner.step()).inspect_err(|_| progress.finish_and_clear())?;
-            self.copied += step;
-            progress.set_position(self.inner.position().saturating_sub(began_at));
-            if self.inner.position() >= len {
-                len = block_on(self.inner.source_len()).inspect_err(|_| progress.finish_and_clear())?;
-                progress.set_length(len.saturating_sub(began_at));
-                if self.inner.position() >= len {
-                    break;
-                }
+        let progress = self.output.progress(0, "copying", "entries");
+        let copied = self.copy_all(|copy, told| {
+            let (position, len) = (copy.inner.position(), block_on(copy.inner.source_len())?);
+            progress.set_length(len.saturating_sub(began_at));
+            progress.set_position(position.saturating_sub(began_at));
+            if progress.is_hidden() && !copy.output.is_json() {
+                copy.tell_now_and_then("copying", told)?;
             }
-        }
+            Ok(position >= len)
+        });
         progress.finish_and_clear();
+        copied?;
         Ok(block_on(self.inner.copy_server_keys())?)
+    }
+
+    /// Copies page by page until `is_done`, which is asked before each.
+    fn copy_all(
+        &mut self,
+        mut is_done: impl FnMut(&mut Self, &mut Told) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let mut told = Told { at: Instant::now(), position: self.inner.position() };
+        while !is_done(self, &mut told)? {
+            self.copied += block_on(self.inner.step())?;
+        }
+        Ok(())
     }
 
     /// Compares what was not compared yet.
@@ -136,37 +176,35 @@ impl Copy<'_> {
 
     fn follow(mut self, reading: &Reading) -> Result<ExitCode, Failure> {
         let mut watch = reading.store().watch(Keyspace::Log, b"");
-        let (mut told_at, mut told) = (Instant::now(), self.inner.position());
-        self.tell_position(0.0)?;
-        loop {
-            // A watch may miss what other machines write on engines that can't tell: so it is looked now and then.
-            match watch.changed_within(LOOK_PAUSE) {
-                None | Some(Ok(())) => {}
-                // Reading says what is wrong; if nothing is, looking now and then has to do.
-                Some(Err(StoreError::Closed)) => std::thread::sleep(LOOK_PAUSE),
-                Some(Err(error)) => return Err(error.into()),
+        self.tell_position("following", 0.0)?;
+        self.copy_all(|copy, told| {
+            if copy.inner.position() > told.position && told.at.elapsed() >= TELL_PAUSE {
+                block_on(copy.inner.copy_server_keys())?;
             }
-            while self.inner.position() < block_on(self.inner.source_len())? {
-                self.copied += block_on(self.inner.step())?;
-                let elapsed = told_at.elapsed();
-                if elapsed >= TELL_PAUSE {
-                    let entries = self.inner.position().saturating_sub(told);
-                    block_on(self.inner.copy_server_keys())?;
-                    self.tell_position(entries as f64 / elapsed.as_secs_f64())?;
-                    (told_at, told) = (Instant::now(), self.inner.position());
+            copy.tell_now_and_then("following", told)?;
+            while copy.inner.position() >= block_on(copy.inner.source_len())? {
+                // A watch may miss what other machines write on engines that can't tell: so it is looked now and then.
+                if let Some(Err(_)) = watch.changed_within(LOOK_PAUSE) {
+                    // Reading says what is wrong; if nothing is, looking now and then has to do.
+                    std::thread::sleep(LOOK_PAUSE);
                 }
             }
-            if self.inner.position() > told && told_at.elapsed() >= TELL_PAUSE {
-                let rate = self.inner.position().saturating_sub(told) as f64 / told_at.elapsed().as_secs_f64();
-                block_on(self.inner.copy_server_keys())?;
-                self.tell_position(rate)?;
-                (told_at, told) = (Instant::now(), self.inner.position());
-            }
+            Ok(false)
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tell_now_and_then(&mut self, what: &str, told: &mut Told) -> Result<(), Failure> {
+        let (position, elapsed) = (self.inner.position(), told.at.elapsed());
+        if position > told.position && elapsed >= TELL_PAUSE {
+            self.tell_position(what, position.saturating_sub(told.position) as f64 / elapsed.as_secs_f64())?;
+            *told = Told { at: Instant::now(), position };
         }
+        Ok(())
     }
 
     /// Tells whoever watches, at once, how far the copy is.
-    fn tell_position(&mut self, entries_per_second: f64) -> Result<(), Failure> {
+    fn tell_position(&mut self, what: &str, entries_per_second: f64) -> Result<(), Failure> {
         let (position, len) = (self.inner.position(), block_on(self.inner.source_len())?);
         let lag = len.saturating_sub(position);
         if self.output.is_json() {
@@ -174,10 +212,8 @@ impl Copy<'_> {
                 &json!({ "entries": position, "lag": lag, "entries_per_second": entries_per_second.round() as u64 }),
             );
         } else {
-            self.output.line(format_args!(
-                "following: {} copied, {lag} behind, {entries_per_second:.0}/s",
-                count(position, "entry")
-            ));
+            let entries = count(position, "entry");
+            self.output.line(format_args!("{what}: {entries} copied, {lag} behind, {entries_per_second:.0}/s"));
         }
         Ok(self.output.flush()?)
     }
@@ -230,6 +266,23 @@ impl Copy<'_> {
     }
 }
 
+/// When it was last told how far the copy is, and how far it was.
+struct Told {
+    at: Instant,
+    position: u64,
+}
+
+/// Whether the source can't be read as the process that had it open has ended.
+fn is_gone(failure: &Failure) -> bool {
+    #[cfg(unix)]
+    if let Failure::Copy(CopyError::Source(LogError::Store(StoreError::Io { source, .. })))
+    | Failure::Log(LogError::Store(StoreError::Io { source, .. })) = failure
+    {
+        return matches!(source.downcast_ref(), Some(RemoteFailure::Gone { .. }));
+    }
+    false
+}
+
 fn tell_switched(from: &DatabaseName, to: &DatabaseName, output: &mut Output) {
     if output.is_json() {
         output.value(&json!({ "switched": true }));
@@ -240,5 +293,7 @@ fn tell_switched(from: &DatabaseName, to: &DatabaseName, output: &mut Output) {
 
 /// How often it is looked whether there is something new, if nobody tells.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How long a process may take to end that was told that its database was moved.
+const ENDING_WAIT: Duration = Duration::from_secs(30);
 /// How often it is told how far the copy is.
 const TELL_PAUSE: Duration = Duration::from_secs(10);

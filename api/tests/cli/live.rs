@@ -212,6 +212,27 @@ fn a_copy_is_killed_and_finished_and_switched_to() {
     }
 }
 
+/// Whoever hears that its database was moved closes it, and the copy is finished without that.
+#[test]
+fn a_switch_outlives_the_process_that_has_the_source_open() {
+    for (from_engine, to_engine) in [("rocksdb", "sled"), ("sled", "rocksdb")] {
+        let place = Place::new();
+        let (room, events) = judged(&long_room(&place, 3000));
+        let (from, to) = (place.database(from_engine), place.database(to_engine));
+        let writer = Writer::open(&place, from_engine);
+        let acknowledged = AtomicU64::new(0);
+        thread::scope(|scope| {
+            let appending = scope.spawn(|| {
+                let writer = writer;
+                writer.append(&room, &events, &acknowledged).expect("all was written before the switch")
+            });
+            ravel(&["copy", "--from", &from, "--to", &to, "--switch"]).ok();
+            assert!(matches!(appending.join().unwrap(), LogError::Moved { .. }));
+        });
+        assert_eq!(entries(&to), acknowledged.load(Ordering::SeqCst) + 1);
+    }
+}
+
 /// Killed at any moment of the switch, the same command finishes it.
 #[test]
 fn a_switch_is_killed_and_finished() {

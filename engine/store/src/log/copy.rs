@@ -108,6 +108,18 @@ impl LogCopy {
         check_beginning(&source, &target).await
     }
 
+    /// Goes on from the same source, opened once more: by this process, when the one that had it open has ended.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be opened, or the copy is no beginning of it.
+    pub async fn reopen_source(&mut self, source: Arc<dyn Store>) -> Result<(), CopyError> {
+        let source = EventLog::open(source).await.map_err(CopyError::Source)?;
+        check_beginning(&source, self.replica.log()).await?;
+        self.source = source;
+        Ok(())
+    }
+
     /// Returns how many entries are copied.
     pub fn position(&self) -> u64 {
         self.replica.log().len()
