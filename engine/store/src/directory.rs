@@ -3,6 +3,7 @@
 //! ```text
 //! ravel.toml    the marker: engine and layout version
 //! ravel.lock    empty; locked while the store is open
+//! ravel.sock    a socket at which the process that has it open answers others (backends on disk)
 //! ravel.synced  how far commits were acknowledged (backends on disk)
 //! data/         the engine's own files
 //! ```

@@ -328,8 +328,7 @@ fn promises_name(promises: Promises) -> &'static str {
     PROMISES.iter().find(|(_, known)| *known == promises).map_or("posix", |(name, _)| *name)
 }
 
-const KINDS: [(&str, Kind); 3] =
-    [("writes", Kind::Writes), ("syncs", Kind::Syncs), ("full-disk", Kind::FullDisk)];
+const KINDS: [(&str, Kind); 3] = [("writes", Kind::Writes), ("syncs", Kind::Syncs), ("full-disk", Kind::FullDisk)];
 
 fn kind(name: &str) -> Result<Kind, String> {
     let found = KINDS.iter().find(|(known, _)| *known == name);

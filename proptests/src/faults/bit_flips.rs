@@ -58,8 +58,11 @@ impl BitFlips {
         let sum = expected.sum(expected.len());
         let image = read_image(&store)?;
         fs::remove_dir_all(&store)?;
-        let files: Vec<&PathBuf> =
-            image.iter().filter(|(_, content)| content.as_ref().is_some_and(|content| !content.is_empty())).map(|(path, _)| path).collect();
+        let files: Vec<&PathBuf> = image
+            .iter()
+            .filter(|(_, content)| content.as_ref().is_some_and(|content| !content.is_empty()))
+            .map(|(path, _)| path)
+            .collect();
         for flip in (0..self.flips).filter(|flip| self.only.is_none_or(|only| only == *flip)) {
             speaker.fault(flip);
             let mut choices = Choices::new(self.seed.wrapping_mul(7_919).wrapping_add(flip).wrapping_mul(0x9e37_79b9));

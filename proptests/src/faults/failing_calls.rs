@@ -105,7 +105,8 @@ impl FailingCalls {
         }
         for fault in (0..self.faults).filter(|fault| self.only.is_none_or(|only| only == *fault)) {
             speaker.fault(fault);
-            let mut choices = Choices::new(self.seed.wrapping_mul(31_337).wrapping_add(fault).wrapping_mul(0x9e37_79b9));
+            let mut choices =
+                Choices::new(self.seed.wrapping_mul(31_337).wrapping_add(fault).wrapping_mul(0x9e37_79b9));
             let control = self.prepare()?;
             let at = 1 + choices.below(counts[self.kind as usize] as usize) as i64;
             match self.kind {
@@ -162,7 +163,10 @@ impl FailingCalls {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let last = said.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
-            return Ok(Told { error: Some(format!("the process ended ({}): {last}", output.status)), ..Told::default() });
+            return Ok(Told {
+                error: Some(format!("the process ended ({}): {last}", output.status)),
+                ..Told::default()
+            });
         }
         Ok(Told::parse(&fs::read_to_string(self.work.join(TOLD))?))
     }
@@ -175,7 +179,8 @@ impl FailingCalls {
         progress.read(&fs::read(self.work.join(MARKS)).unwrap_or_default());
         if let Some(error) = &told.error {
             match &told.read {
-                Some(Ok(sum)) if expected.find(*sum, progress.acknowledged.max(progress.durable), progress.issued).is_some() => {}
+                Some(Ok(sum))
+                    if expected.find(*sum, progress.acknowledged.max(progress.durable), progress.issued).is_some() => {}
                 Some(Ok(_)) => return Err(format!("after the error ({error}) something else is read")),
                 // Whoever can't tell what is in memory says so.
                 Some(Err(_)) if self.may_stop_reading() => {}
@@ -203,7 +208,8 @@ impl FailingCalls {
         trace.records.iter().for_each(|record| disk.apply(&trace, record));
         let lost = self.work.join("lost");
         write_image(&disk.durable(), &lost).map_err(|error| error.to_string())?;
-        self.check_files(&lost.join(NAME), expected, &progress, told).map_err(|problem| format!("after loss of power, it {problem}"))
+        self.check_files(&lost.join(NAME), expected, &progress, told)
+            .map_err(|problem| format!("after loss of power, it {problem}"))
     }
 
     /// sled may have applied a part of a batch whose write failed.

@@ -67,7 +67,9 @@ pub enum Record {
     /// `sync` or `syncfs`.
     SyncAll,
     /// A sync that was made to fail.
-    FailedSync { fd: i32 },
+    FailedSync {
+        fd: i32,
+    },
     /// A call that the simulation doesn't know.
     Unknown {
         what: String,
