@@ -442,6 +442,10 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Bench { what: command::bench::What::Room(options) } => command::bench::room::run(&options, output),
         #[cfg(feature = "bench")]
         Command::Bench { what: command::bench::What::Load(options) } => command::bench::load::run(&options),
+        #[cfg(feature = "bench")]
+        Command::Bench { what: command::bench::What::Storage(options) } => {
+            command::bench::storage::run(&options, output)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);

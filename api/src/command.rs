@@ -92,6 +92,9 @@ pub enum Failure {
     #[cfg(feature = "backup")]
     #[error(transparent)]
     Recipient(#[from] crate::backup::InvalidRecipient),
+    #[cfg(feature = "bench")]
+    #[error("the bare engine fails: {0}")]
+    BareEngine(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("can't write the output: {0}")]
     Output(#[from] io::Error),
 }

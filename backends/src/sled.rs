@@ -155,7 +155,7 @@ struct SledEngine {
 
 impl SledEngine {
     fn open(path: &Path, options: &SledOptions) -> Result<Self, StoreError> {
-        let config = sled::Config::new().path(path).cache_capacity(options.cache_bytes).segment_size(SEGMENT_BYTES);
+        let config = engine_config(path, options);
         let (db, tree) = caught(|| {
             let db = open_unlocked(&config)?;
             let tree = db.open_tree(TREE)?;
@@ -398,6 +398,11 @@ fn store_error(operation: Operation, error: sled::Error) -> StoreError {
         },
         error => StoreError::io(operation, Arc::new(error)),
     }
+}
+
+/// Returns the options that a store gives sled: for measuring it without a store.
+pub fn engine_config(path: &Path, options: &SledOptions) -> sled::Config {
+    sled::Config::new().path(path).cache_capacity(options.cache_bytes).segment_size(SEGMENT_BYTES)
 }
 
 /// Opens sled, waiting for the lock of an engine that was closed a moment ago: threads of sled's own hold it for a little longer.

@@ -62,7 +62,7 @@ impl Options {
             seed: 1,
             first_cycle: 0,
             cycles: 20,
-            cycles_of_a_database: 100,
+            cycles_of_a_database: 50,
             verify_every: 25,
             acknowledge_early: false,
         }

@@ -1,11 +1,12 @@
-//! `ravel bench`: how long a resolution takes, beside ruma-state-res on the same input in the same run; what a room costs; and a
-//! load of many rooms.
+//! `ravel bench`: how long a resolution takes, beside ruma-state-res on the same input in the same run; what a room costs; a load of
+//! many rooms; and what storage engines do with it.
 
 pub mod load;
 mod measure;
 mod plot;
 mod recorded;
 pub mod room;
+pub mod storage;
 
 use std::{
     fs::{self, OpenOptions},
@@ -35,6 +36,9 @@ pub enum What {
     /// Let many rooms grow at once, and print what is stored as soon as it is
     #[command(after_long_help = self::load::HELP)]
     Load(self::load::LoadOptions),
+    /// The same work on every engine, beside what the bare engine does with the same keys and bytes
+    #[command(after_long_help = self::storage::HELP)]
+    Storage(self::storage::StorageOptions),
 }
 
 /// What is resolved; without any file or shape, a fixed table of rooms.

@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     first_cycle: u64,
     /// After how many cycles an empty database is begun
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 50)]
     cycles_of_a_database: u64,
     /// After how many cycles all that is stored is compared with a replay
     #[arg(long, default_value_t = 25)]

@@ -79,11 +79,14 @@ pub fn run(options: &LoadOptions) -> Result<ExitCode, Failure> {
     let failed = thread::scope(|scope| {
         let load = &load;
         let rooms: Vec<_> = (0..options.rooms).map(|room| scope.spawn(move || load.grow(room))).collect();
-        // A panic of one has stopped that room only; the others are waited for.
-        rooms.into_iter().map(|room| room.join()).fold(Ok(()), |failed, joined| match joined {
-            Ok(result) => failed.and(result),
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        let mut failed = Ok(());
+        for room in rooms {
+            match room.join() {
+                Ok(result) => failed = failed.and(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        failed
     });
     let flushed = block_on(store.flush());
     failed?;

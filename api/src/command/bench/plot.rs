@@ -71,19 +71,28 @@ struct Line {
 ///
 /// When a file can't be written.
 pub(super) fn draw(folder: &Path, rows: &[MeasuredShape]) -> Result<Vec<PathBuf>, Failure> {
-    let files = PLOTS.iter().map(|plot| {
-        let path = folder.join(plot.file);
-        let mut svg = String::new();
-        let lines = lines(plot, rows);
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let written = draw_lines(plot, &lines, &area).map_err(|error| std::io::Error::other(error.to_string()));
-        drop(area);
-        match written.and_then(|()| fs::write(&path, svg)) {
-            Ok(()) => Ok(path),
-            Err(source) => Err(Failure::Unwritable { path, source }),
-        }
-    });
+    let files =
+        PLOTS.iter().map(|plot| write_svg(folder.join(plot.file), |area| draw_lines(plot, &lines(plot, rows), area)));
     files.collect()
+}
+
+/// Writes a file of what is drawn, and returns its path.
+///
+/// # Errors
+///
+/// When the file can't be written.
+pub(super) fn write_svg(
+    path: PathBuf,
+    draw: impl for<'a> FnOnce(&DrawingArea<SVGBackend<'a>, Shift>) -> Drawn<'a>,
+) -> Result<PathBuf, Failure> {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let written = draw(&area).map_err(|error| std::io::Error::other(error.to_string()));
+    drop(area);
+    match written.and_then(|()| fs::write(&path, svg)) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(Failure::Unwritable { path, source }),
+    }
 }
 
 fn lines(plot: &Plot, rows: &[MeasuredShape]) -> Vec<Line> {
@@ -108,7 +117,8 @@ type Implementation = (&'static str, fn(&MeasuredShape) -> Times);
 
 const IMPLEMENTATIONS: [Implementation; 2] = [("Ravel", |row| row.ravel), ("ruma-state-res", |row| row.ruma)];
 
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as plotters::backend::DrawingBackend>::ErrorType>>;
+pub(super) type Drawn<'a> =
+    Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as plotters::backend::DrawingBackend>::ErrorType>>;
 
 fn draw_lines<'a>(plot: &Plot, lines: &[Line], area: &DrawingArea<SVGBackend<'a>, Shift>) -> Drawn<'a> {
     let points = || lines.iter().flat_map(|line| &line.points);
@@ -154,7 +164,7 @@ fn draw_lines<'a>(plot: &Plot, lines: &[Line], area: &DrawingArea<SVGBackend<'a>
 }
 
 /// Returns the smallest range between different powers of ten that holds all values, which are positive.
-fn powers_of_ten(values: impl Iterator<Item = f64>) -> Range<f64> {
+pub(super) fn powers_of_ten(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (mut min, mut max) = (f64::MAX, f64::MIN_POSITIVE);
     for value in values {
         (min, max) = (min.min(value), max.max(value));
@@ -163,7 +173,7 @@ fn powers_of_ten(values: impl Iterator<Item = f64>) -> Range<f64> {
     10_f64.powf(low)..10_f64.powf(high.max(low + 1.0))
 }
 
-fn thousands(number: f64) -> String {
+pub(super) fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -10,12 +10,13 @@ use std::{
 
 use ravel_backends::{Engine, RocksDbOptions, RocksDbStore};
 use ravel_core::{
+    canonical_json::{JsonMode, object_to_canonical_bytes, parse_object},
     graph::EventGraph,
-    id::{EventId, RoomId},
+    id::{EventId, KeyId, RoomId, ServerName},
     pdu::VerifiedPdu,
     room::{Effect, PersistEvent, Receipt, Room},
     room_version::{RoomVersion, RoomVersionRules},
-    signing::room_id_of_create,
+    signing::{SigningKey, hash_and_sign_event, room_id_of_create},
     state::StateMap,
 };
 use ravel_store::{Durability, KeyRange, Keyspace, Scan, Store, block_on, log::EventLog};
@@ -239,9 +240,11 @@ fn bytes_below(directory: &Path) -> io::Result<u64> {
 
 /// Makes the events of the room, each as large as a real one.
 #[derive(Clone)]
-struct Author {
-    rules: &'static RoomVersionRules,
-    room_id: RoomId,
+pub(super) struct Author {
+    pub(super) rules: &'static RoomVersionRules,
+    pub(super) room_id: RoomId,
+    /// Whether hashes and signatures are real ones; otherwise they have the same length.
+    signs: bool,
     create: Option<EventId>,
     power_levels: Option<EventId>,
     join_rules: Option<EventId>,
@@ -257,6 +260,7 @@ impl Author {
         Self {
             rules,
             room_id,
+            signs: false,
             create: None,
             power_levels: None,
             join_rules: None,
@@ -266,8 +270,29 @@ impl Author {
         }
     }
 
+    /// As [`new`](Self::new), with hashes and signatures that don't compress.
+    pub(super) fn signing(rules: &'static RoomVersionRules) -> Self {
+        Self { signs: true, ..Self::new(rules) }
+    }
+
     /// Makes the room with its members, and returns what its facts, index and current snapshot take in memory, with the events.
     fn resident(&mut self, members: u32) -> (i64, Vec<VerifiedPdu>) {
+        let events = self.members(members);
+        let mut resident = None;
+        let memory = allocation_counter::measure(|| {
+            let mut graph = EventGraph::new(self.rules);
+            for pdu in &events {
+                graph.insert(pdu.event(), None, false).expect("its auth events come before");
+            }
+            let state = StateMap::of_events(&graph, graph.indices());
+            resident = Some((graph, state));
+        });
+        drop(resident);
+        (memory.bytes_current, events)
+    }
+
+    /// Makes the room with its members.
+    pub(super) fn members(&mut self, members: u32) -> Vec<VerifiedPdu> {
         let creator = user(0);
         let version = self.rules.version.as_str();
         let create =
@@ -284,17 +309,7 @@ impl Author {
         events.push(self.send(&creator, "m.room.join_rules", Some(""), &json!({ "join_rule": "public" })));
         self.join_rules = self.last.clone();
         events.extend((1..members).map(|number| self.join(number)));
-        let mut resident = None;
-        let memory = allocation_counter::measure(|| {
-            let mut graph = EventGraph::new(self.rules);
-            for pdu in &events {
-                graph.insert(pdu.event(), None, false).expect("its auth events come before");
-            }
-            let state = StateMap::of_events(&graph, graph.indices());
-            resident = Some((graph, state));
-        });
-        drop(resident);
-        (memory.bytes_current, events)
+        events
     }
 
     /// The creators of room version 12 have power without being named, and must not be.
@@ -314,7 +329,7 @@ impl Author {
     }
 
     /// Makes a change of the state: nine of ten are members' changes of their profiles, anywhere in the room.
-    fn change(&mut self, number: u32, members: u32) -> VerifiedPdu {
+    pub(super) fn change(&mut self, number: u32, members: u32) -> VerifiedPdu {
         if number.is_multiple_of(10) {
             return self.send(&user(0), "m.room.topic", Some(""), &json!({ "topic": format!("topic {number}") }));
         }
@@ -374,10 +389,22 @@ impl Author {
             }
         }
         // The keys of a JSON value are sorted, and all is ASCII without escapes: it is canonical.
-        let json = event.to_string();
+        let mut json = event.to_string();
+        if self.signs {
+            json = self.signed(&json);
+        }
         let pdu = VerifiedPdu::restore(json.as_bytes(), self.rules, None, true).expect("a well-formed event");
         self.last = Some(pdu.event_id().clone());
         pdu
+    }
+
+    /// Gives an event a real hash, and a real signature in place of the one that it has.
+    fn signed(&self, json: &str) -> String {
+        let server = ServerName::parse("s0.example").expect("a server name");
+        let key = SigningKey::from_seed(KeyId::parse("ed25519:a_abcd").expect("a key id"), &[7; 32]);
+        let object = parse_object(json.as_bytes(), JsonMode::Strict).expect("it was just written");
+        let signed = hash_and_sign_event(object, self.rules, &server, &key).expect("an event can be signed");
+        String::from_utf8(object_to_canonical_bytes(&signed)).expect("canonical JSON is UTF-8")
     }
 }
 
