@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ravel_backends::Engine;
-use ravel_proptests::kills::{self, Options, Problem};
+use ravel_proptests::kills::{self, Options, Problem, Target};
 
 fn options(engine: Engine, folder: &tempfile::TempDir) -> Options {
     let binary = env!("CARGO_BIN_EXE_ravel").into();
-    Options { cycles: 20, verify_every: 10, ..Options::new(binary, engine, folder.path().to_owned()) }
+    Options {
+        cycles: 20,
+        verify_every: 10,
+        ..Options::new(binary, Target::Directory(engine), folder.path().to_owned())
+    }
 }
 
 #[track_caller]

@@ -5,18 +5,23 @@
 //! that every event it acknowledged is in the log, in order, and that nothing changed of what was there. The process is killed
 //! while it opens the database too, and some databases have so little memory that files are written out and merged all the time.
 
+#[cfg(feature = "postgres")]
+mod cluster;
 mod load;
 mod witness;
 
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use ravel_backends::Engine;
+use ravel_backends::{Engine, UnknownEngine};
+#[cfg(feature = "postgres")]
+use ravel_backends::{PostgresOptions, PostgresStore};
 use ravel_core::id::EventId;
 use ravel_store::{
     Store, StoreError,
@@ -29,13 +34,45 @@ use self::{
 };
 use crate::seed::Choices;
 
+/// What is killed: the process that writes, or that and now and then the server it writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An engine in the process.
+    Directory(Engine),
+    /// A PostgreSQL server, which is made for this.
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(engine) => engine.fmt(f),
+            #[cfg(feature = "postgres")]
+            Self::Postgres => f.write_str("postgres"),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = UnknownEngine;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
+        match name {
+            #[cfg(feature = "postgres")]
+            "postgres" => Ok(Self::Postgres),
+            name => name.parse().map(Self::Directory),
+        }
+    }
+}
+
 /// What is killed, how often, and how it is looked at.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The binary `ravel`, built with the feature `bench`.
     pub binary: PathBuf,
     /// The engine.
-    pub engine: Engine,
+    pub engine: Target,
     /// A folder for the databases, which is kept when something is wrong.
     pub folder: PathBuf,
     /// Decides all that chance decides here.
@@ -54,7 +91,7 @@ pub struct Options {
 
 impl Options {
     /// Returns what is usual for an engine.
-    pub fn new(binary: PathBuf, engine: Engine, folder: PathBuf) -> Self {
+    pub fn new(binary: PathBuf, engine: Target, folder: PathBuf) -> Self {
         Self {
             binary,
             engine,
@@ -76,6 +113,8 @@ pub struct Summary {
     pub cycles: u64,
     /// How often that was before it had acknowledged anything.
     pub killed_while_starting: u64,
+    /// How often the server was killed under the process.
+    pub servers_killed: u64,
     /// How many databases were begun.
     pub databases: u64,
     /// How many events were acknowledged; each was there.
@@ -90,14 +129,18 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cycles, killed_while_starting, databases, acknowledged, not_acknowledged, verified, elapsed } = self;
-        let each = elapsed.as_secs_f64() / (*cycles).max(1) as f64;
+        let Self { cycles, killed_while_starting, databases, acknowledged, not_acknowledged, verified, .. } = self;
+        let elapsed = self.elapsed.as_secs_f64();
+        let servers = match self.servers_killed {
+            0 => String::new(),
+            killed => format!("; {killed} of the server, too"),
+        };
+        let each = elapsed / (*cycles).max(1) as f64;
         write!(
             f,
-            "{cycles} kills ({killed_while_starting} before anything was acknowledged) on {databases} databases, {acknowledged} events \
-             acknowledged, 0 lost, {not_acknowledged} stored and not yet acknowledged, {verified} times compared with a replay, {:.0} s, \
+            "{cycles} kills ({killed_while_starting} before anything was acknowledged{servers}) on {databases} databases, {acknowledged} events \
+             acknowledged, 0 lost, {not_acknowledged} stored and not yet acknowledged, {verified} times compared with a replay, {elapsed:.0} s, \
              {each:.2} s each",
-            elapsed.as_secs_f64()
         )
     }
 }
@@ -160,16 +203,16 @@ const ROOMS: u64 = 16;
 pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Result<Summary, Failure> {
     let began = Instant::now();
     let mut summary = Summary::default();
-    let mut database: Option<Database> = None;
+    let server = Server::start(options);
+    let mut database: Option<Database<'_>> = None;
     for cycle in options.first_cycle..options.first_cycle + options.cycles {
         let place_in_database = (cycle - options.first_cycle) % options.cycles_of_a_database;
         if place_in_database == 0
             && let Some(old) = database.take()
         {
-            // What is left of a database that was found right is of no use.
-            let _ = fs::remove_dir_all(old.path);
+            old.remove();
         }
-        let database = database.get_or_insert_with(|| Database::new(options, cycle));
+        let database = database.get_or_insert_with(|| Database::new(options, cycle, &server));
         summary.databases += u64::from(place_in_database == 0);
         let is_last =
             place_in_database + 1 == options.cycles_of_a_database || cycle + 1 == options.first_cycle + options.cycles;
@@ -177,7 +220,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Result<Summ
         result.map_err(|problem| Failure {
             cycle,
             problem: Box::new(problem),
-            database: database.name(),
+            database: database.name.clone(),
             again: format!(
                 "ravel-kills --engine {} --seed {} --first-cycle {} --cycles {} --binary {}",
                 options.engine,
@@ -192,33 +235,57 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Result<Summ
         progress(&summary);
     }
     if let Some(old) = database {
-        let _ = fs::remove_dir_all(old.path);
+        old.remove();
     }
     Ok(summary)
 }
 
+/// What the databases need besides the process.
+enum Server {
+    None(Engine),
+    #[cfg(feature = "postgres")]
+    Postgres(cluster::Cluster),
+}
+
+impl Server {
+    fn start(options: &Options) -> Self {
+        match options.engine {
+            Target::Directory(engine) => Self::None(engine),
+            #[cfg(feature = "postgres")]
+            Target::Postgres => Self::Postgres(cluster::Cluster::start(options.folder.join("postgres"))),
+        }
+    }
+}
+
 /// A database, and what is known of it.
-struct Database {
-    engine: Engine,
+struct Database<'a> {
+    server: &'a Server,
+    /// As on the command line.
+    name: String,
     path: PathBuf,
     /// The rooms' seed.
     seed: u64,
     witness: Witness,
 }
 
-impl Database {
-    fn new(options: &Options, cycle: u64) -> Self {
+impl<'a> Database<'a> {
+    fn new(options: &Options, cycle: u64, server: &'a Server) -> Self {
         let seed = options.seed.wrapping_add(cycle);
         let path = options.folder.join(format!("{}-{seed}", options.engine));
-        Self { engine: options.engine, path, seed, witness: Witness::default() }
-    }
-
-    fn name(&self) -> String {
-        format!("{}:{}", self.engine, self.path.display())
+        let name = match server {
+            Server::None(engine) => format!("{engine}:{}", path.display()),
+            #[cfg(feature = "postgres")]
+            Server::Postgres(cluster) => cluster.new_schema(&format!("database_{seed}")),
+        };
+        Self { server, name, path, seed, witness: Witness::default() }
     }
 
     fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
-        self.engine.open(&self.path)
+        match self.server {
+            Server::None(engine) => engine.open(&self.path),
+            #[cfg(feature = "postgres")]
+            Server::Postgres(_) => Ok(Arc::new(PostgresStore::open(&self.name, &PostgresOptions::default())?)),
+        }
     }
 
     fn cycle(&mut self, options: &Options, cycle: u64, is_last: bool, summary: &mut Summary) -> Result<(), Problem> {
@@ -229,10 +296,11 @@ impl Database {
         let wait = Duration::from_micros(choices.below(if kill_while_starting { 60_000 } else { 300_000 }) as u64);
         // Otherwise it is the binary's next start that recovers what the kill left.
         let looks = is_last || choices.below(4) != 0;
+        let kills_server = choices.below(2) == 0;
         let verifies = is_last || (cycle + 1).is_multiple_of(options.verify_every);
 
         let settings = LoadSettings {
-            database: &self.name(),
+            database: &self.name,
             rooms: ROOMS,
             seed: self.seed,
             batch,
@@ -244,7 +312,17 @@ impl Database {
             load.wait_for_acknowledgement(ACKNOWLEDGED_WITHIN)?;
         }
         thread::sleep(wait);
-        let acknowledged = load.kill()?;
+        let acknowledged = match self.server {
+            #[cfg(feature = "postgres")]
+            Server::Postgres(cluster) if kills_server => {
+                cluster.kill();
+                cluster.start_again();
+                summary.servers_killed += 1;
+                load.go_on_or_give_up(ACKNOWLEDGED_WITHIN)?
+            }
+            _ => load.kill()?,
+        };
+        let _ = kills_server;
         summary.killed_while_starting += u64::from(acknowledged.is_empty());
         self.witness.hear(acknowledged);
         if looks || verifies {
@@ -255,20 +333,44 @@ impl Database {
         }
         Ok(())
     }
+
+    /// What is left of a database that was found right is of no use.
+    fn remove(self) {
+        let _ = fs::remove_dir_all(self.path);
+    }
 }
 
-/// How long it took from the start of the process until the first room's state was answered.
+/// How a process started after it was killed.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// From the start of the process until it had answered the first room's state.
+    pub serving: Duration,
+    /// Until it had acknowledged the first event.
+    pub acknowledged: Duration,
+}
+
+/// Kills the process that writes to a database, starts it again and measures that; `events` fills a database that is empty.
 ///
 /// # Errors
 ///
-/// When the process ends before, or takes longer than a minute.
-pub fn measure_start(binary: &Path, database: &str, seed: u64) -> Result<Duration, Problem> {
+/// When the process ends by itself, or takes longer than a minute to start.
+pub fn measure_start(binary: &Path, database: &str, seed: u64, events: Option<u64>) -> Result<Start, Problem> {
     let settings =
         LoadSettings { database, rooms: ROOMS, seed, batch: 1, small_buffers: false, acknowledge_early: false };
-    let began = Instant::now();
-    let mut load = Load::start(binary, &settings)?;
-    load.wait_until_serving(ACKNOWLEDGED_WITHIN)?;
-    let served = began.elapsed();
+    if let Some(events) = events {
+        load::fill(binary, &settings, events)?;
+    }
+    // So that there is something to recover.
+    let mut load = Load::start_in_long_rooms(binary, &settings)?;
+    load.wait_for_acknowledgement(ACKNOWLEDGED_WITHIN)?;
+    thread::sleep(Duration::from_secs(2));
     load.kill()?;
-    Ok(served)
+    let began = Instant::now();
+    let mut load = Load::start_in_long_rooms(binary, &settings)?;
+    load.wait_until_serving(ACKNOWLEDGED_WITHIN)?;
+    let serving = began.elapsed();
+    load.wait_for_acknowledgement(ACKNOWLEDGED_WITHIN)?;
+    let acknowledged = began.elapsed();
+    load.kill()?;
+    Ok(Start { serving, acknowledged })
 }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use clap::Parser;
-use ravel_backends::Engine;
-use ravel_proptests::kills::{self, Options};
+use ravel_proptests::kills::{self, Options, Target};
 
 /// Kills `ravel bench load` with SIGKILL at random moments, and compares what is stored with what it acknowledged.
 #[derive(Debug, Parser)]
@@ -17,9 +16,9 @@ struct Arguments {
     /// The binary, built with the feature `bench`
     #[arg(long, default_value = "target/release/ravel")]
     binary: PathBuf,
-    /// The engine: rocksdb or sled
+    /// The engine: rocksdb, sled, or built with the feature `postgres` postgres, whose server is killed, too
     #[arg(long)]
-    engine: Engine,
+    engine: Target,
     /// Decides all that chance decides here
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -41,6 +40,10 @@ struct Arguments {
     /// Let the binary acknowledge what is not stored yet, which must be found
     #[arg(long)]
     acknowledge_early: bool,
+    /// Rather than that, fill a database with so many events in rooms of a thousand, kill the process that writes to it, and measure
+    /// five times how long it takes to start again
+    #[arg(long, value_name = "EVENTS")]
+    measure_start: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
         acknowledge_early: arguments.acknowledge_early,
         ..Options::new(arguments.binary, arguments.engine, folder)
     };
+    if let Some(events) = arguments.measure_start {
+        return measure_start(&options, events);
+    }
     let shows = io::stderr().is_terminal();
     let result = kills::run(&options, |summary| {
         if shows || summary.cycles.is_multiple_of(100) {
@@ -67,10 +73,7 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(summary) => {
-            #[allow(clippy::print_stdout, reason = "it is what this program is for")]
-            {
-                println!("{}, seed {}: {summary}", options.engine, options.seed);
-            }
+            print(&format!("{}, seed {}: {summary}", options.engine, options.seed));
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -78,6 +81,33 @@ fn main() -> ExitCode {
             fail(&failure)
         }
     }
+}
+
+fn measure_start(options: &Options, events: u64) -> ExitCode {
+    let Target::Directory(engine) = options.engine else {
+        eprintln!("ravel-kills: starting is measured with a database in a directory");
+        return ExitCode::FAILURE;
+    };
+    let path = options.folder.join(format!("{engine}-start"));
+    let database = format!("{engine}:{}", path.display());
+    // What is there already is used once more.
+    let mut fill = Some(events).filter(|_| !path.exists());
+    for run in 1..=5 {
+        match kills::measure_start(&options.binary, &database, options.seed, fill.take()) {
+            Ok(start) => print(&format!(
+                "{engine}, {events} events, run {run}: serving after {} ms, first event acknowledged after {} ms",
+                start.serving.as_millis(),
+                start.acknowledged.as_millis()
+            )),
+            Err(problem) => return fail(&problem),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[allow(clippy::print_stdout, reason = "it is what this program is for")]
+fn print(line: &str) {
+    println!("{line}");
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {

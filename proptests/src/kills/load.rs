@@ -24,6 +24,41 @@ pub(super) struct LoadSettings<'a> {
     pub(super) acknowledge_early: bool,
 }
 
+impl LoadSettings<'_> {
+    fn command(&self, binary: &Path, room_events: u64) -> Command {
+        let mut command = Command::new(binary);
+        command.args(["bench", "load", "--database", self.database]);
+        for (option, value) in
+            [("--rooms", self.rooms), ("--seed", self.seed), ("--batch", self.batch), ("--room-events", room_events)]
+        {
+            command.arg(option).arg(value.to_string());
+        }
+        for (option, wanted) in
+            [("--small-buffers", self.small_buffers), ("--acknowledge-early", self.acknowledge_early)]
+        {
+            command.args(wanted.then_some(option));
+        }
+        command
+    }
+}
+
+/// Fills a database with rooms of a thousand events.
+///
+/// # Errors
+///
+/// When the process fails.
+pub(super) fn fill(binary: &Path, settings: &LoadSettings<'_>, events: u64) -> Result<(), Problem> {
+    let mut command = settings.command(binary, LONG_ROOM_EVENTS);
+    // The last one counts.
+    command.args(["--relaxed", "--events", &events.to_string()]);
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Problem::Ended { status: output.status.to_string(), stderr })
+}
+
 /// A line that promises.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Acknowledged {
@@ -47,25 +82,21 @@ pub(super) struct Load {
 /// A room that has so many events is left for a new one: opening it takes a while.
 const ROOM_EVENTS: u64 = 300;
 
+const LONG_ROOM_EVENTS: u64 = 1_000;
+
 const SIGKILL: i32 = 9;
 
 impl Load {
     pub(super) fn start(binary: &Path, settings: &LoadSettings<'_>) -> Result<Self, Problem> {
-        let mut command = Command::new(binary);
-        command.args(["bench", "load", "--database", settings.database]);
-        for (option, value) in [
-            ("--rooms", settings.rooms),
-            ("--seed", settings.seed),
-            ("--batch", settings.batch),
-            ("--room-events", ROOM_EVENTS),
-        ] {
-            command.arg(option).arg(value.to_string());
-        }
-        for (option, wanted) in
-            [("--small-buffers", settings.small_buffers), ("--acknowledge-early", settings.acknowledge_early)]
-        {
-            command.args(wanted.then_some(option));
-        }
+        Self::spawn(settings.command(binary, ROOM_EVENTS))
+    }
+
+    /// As [`start`](Self::start), in the rooms that [`fill`] makes.
+    pub(super) fn start_in_long_rooms(binary: &Path, settings: &LoadSettings<'_>) -> Result<Self, Problem> {
+        Self::spawn(settings.command(binary, LONG_ROOM_EVENTS))
+    }
+
+    fn spawn(mut command: Command) -> Result<Self, Problem> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let (sender, lines) = channel();
         let stdout = child.stdout.take().expect("it was asked for");
@@ -122,6 +153,27 @@ impl Load {
             _ => return Err(Problem::Line(line.to_owned())),
         }
         Ok(())
+    }
+
+    /// Waits until the process acknowledges something more, or gives up, as it may when its database was away; then kills it and
+    /// returns all that it acknowledged.
+    #[cfg(feature = "postgres")]
+    pub(super) fn go_on_or_give_up(mut self, longest: Duration) -> Result<Vec<Acknowledged>, Problem> {
+        // What was on its way while the server died.
+        while let Ok(line) = self.lines.try_recv() {
+            self.understand(&line)?;
+        }
+        let before = self.acknowledged.len();
+        while self.acknowledged.len() == before {
+            match self.next_line(longest) {
+                // That is how it says that its database failed.
+                Err(Problem::Ended { status, .. }) if status == "exit status: 3" => {
+                    return Ok(std::mem::take(&mut self.acknowledged));
+                }
+                result => result?,
+            }
+        }
+        self.kill()
     }
 
     /// Kills the process and returns all that it acknowledged.
