@@ -20,8 +20,9 @@ use ravel_store::{
     watch::Watchers,
 };
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Error,
-    ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBRecoveryMode, Error, ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch,
+    WriteOptions,
 };
 
 use crate::{
@@ -213,10 +214,13 @@ impl Db {
     }
 
     fn compact(&self) -> Result<(), StoreError> {
+        let mut options = CompactOptions::default();
+        // Files of keys that only ascend are moved down as they were written first, by the quick compression.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         for keyspace in Keyspace::ALL {
             let family = self.family(*keyspace)?;
             self.0.flush_cf(&family).map_err(|error| store_error(Operation::Flush, error))?;
-            self.0.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
+            self.0.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
         }
         Ok(())
     }

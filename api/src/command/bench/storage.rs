@@ -109,8 +109,9 @@ pub fn run(options: &StorageOptions, output: &mut Output) -> Result<ExitCode, Fa
     for site in sites(options) {
         bench.measure(&site, &mut report, output)?;
         if options.members > 0 && site != Site::Memory {
-            let measured = disk::measure(&site, folder.path(), options.members)?;
-            report.add(measured, output)?;
+            for measured in disk::measure(&site, folder.path(), options.members)? {
+                report.add(measured, output)?;
+            }
         }
     }
     if let Some(folder) = &options.plot {

@@ -22,8 +22,8 @@ const LEVEL: i32 = 3;
 const BATCH_EVENTS: usize = 1000;
 
 /// Stores a room with so many members, and as many changes of its state; returns the bytes on disk for each event, beside those of
-/// the events' JSON, compressed as one stream.
-pub(super) fn measure(site: &Site, folder: &Path, members: u32) -> Result<Measured, Failure> {
+/// the events' JSON, compressed as one stream and each by itself.
+pub(super) fn measure(site: &Site, folder: &Path, members: u32) -> Result<[Measured; 2], Failure> {
     let place = site.fresh(folder)?;
     let mut author = Author::signing(RoomVersion::V11.rules());
     let mut room: Option<Room> = None;
@@ -31,10 +31,11 @@ pub(super) fn measure(site: &Site, folder: &Path, members: u32) -> Result<Measur
     let store = place.open()?;
     let log = block_on(EventLog::open(store.clone()))?;
     let mut pending: Vec<PersistEvent> = Vec::new();
-    let mut events = 0_u64;
+    let (mut events, mut compressed_alone) = (0_u64, 0);
     let mut take = |author: &Author, pdu: VerifiedPdu, is_last: bool| -> Result<(), Failure> {
         compressed.write_all(pdu.json())?;
         compressed.write_all(b"\n")?;
+        compressed_alone += zstd::bulk::compress(pdu.json(), LEVEL)?.len();
         events += 1;
         let room = room.get_or_insert_with(|| Room::new(author.room_id.clone(), author.rules));
         if let Receipt::Judged(judged) = room.handle_pdu(&pdu)? {
@@ -67,8 +68,11 @@ pub(super) fn measure(site: &Site, folder: &Path, members: u32) -> Result<Measur
         store.compact()?;
         size = block_on(store.describe())?.size_on_disk;
     }
-    let mut measured = Measured::new(site, Quantity::Disk);
-    measured.ravel = Samples::one(size as f64 / events as f64);
-    measured.raw = Samples::one(compressed as f64 / events as f64);
-    Ok(measured)
+    let measured = |quantity, compressed: usize| {
+        let mut measured = Measured::new(site, quantity);
+        measured.ravel = Samples::one(size as f64 / events as f64);
+        measured.raw = Samples::one(compressed as f64 / events as f64);
+        measured
+    };
+    Ok([measured(Quantity::Disk, compressed), measured(Quantity::DiskOfEach, compressed_alone)])
 }
