@@ -141,3 +141,59 @@ fn a_room_is_measured_in_memory_and_on_disk() {
     let without_disk = ravel(&["bench", "room", "--json", "--members", "2", "--changes", "1"]).ok();
     assert!(without_disk.contains("resident_bytes") && !without_disk.contains("disk"), "{without_disk}");
 }
+
+#[test]
+fn storage_engines_are_measured_beside_the_bare_ones() {
+    let place = Place::new();
+    let [folder, file] = ["plots", "rows.json"].map(|name| place.path(name).to_str().unwrap().to_owned());
+    let small = ["bench", "storage", "--events", "320", "--members", "60", "--runs", "2", "--json"];
+    let measured = ravel(&[&small[..], &["--plot", &folder, "--output", &file]].concat()).ok();
+    let measured: Value = serde_json::from_str(&measured).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&std::fs::read_to_string(&file).unwrap()).unwrap(), measured);
+    assert_eq!((&measured["events"], &measured["rooms"]), (&json!(320), &json!(16)));
+    let rows = measured["measured"].as_array().unwrap();
+    for (engine, count) in [("memory", 8), ("rocksdb", 10), ("sled", 10)] {
+        let rows: Vec<&Value> = rows.iter().filter(|row| row["engine"] == engine).collect();
+        assert_eq!(rows.len(), count, "{engine}: {measured}");
+        for row in rows {
+            assert!(row["ravel"]["min"].as_f64().unwrap() > 0.0, "{row}");
+            // There is no bare engine in memory, and none that rebuilds.
+            let has_bare = engine != "memory" && !row["what"].as_str().unwrap().starts_with("rebuild");
+            assert_eq!(row["ratio"].is_number(), has_bare, "{row}");
+        }
+    }
+    let svg = std::fs::read_to_string(place.path("plots/storage.svg")).unwrap();
+    assert!(svg.contains("the bare engine") && svg.contains("rocksdb"), "{svg}");
+    let recorded = corpus(FED).to_str().unwrap().to_owned();
+    let text = ravel(&["bench", "storage", &recorded, "--engine", "memory", "--members", "0", "--runs", "1"]).ok();
+    assert!(text.contains("judged events of 1 rooms") && text.contains("durable batches of 50"), "{text}");
+    ravel(&["bench", "storage", "--engine", "tape"]).fails(2, &["expected memory, rocksdb or sled"]);
+}
+
+#[test]
+fn a_load_goes_on_where_it_ended() {
+    let place = Place::new();
+    let load = |database: &str, events: &str| {
+        let database = format!("rocksdb:{}", place.path(database).display());
+        let options = ["--rooms", "3", "--seed", "9", "--batch", "7", "--room-events", "40", "--events", events];
+        ravel(&[&["bench", "load", "--database", &database][..], &options].concat()).ok()
+    };
+    let promised = |output: &str| -> std::collections::BTreeSet<String> {
+        output.lines().filter(|line| line.starts_with("acknowledged ")).map(str::to_owned).collect()
+    };
+    let (first, second) = (load("twice", "60"), load("twice", "300"));
+    assert!(first.starts_with("serving ") && second.starts_with("serving "), "{first}{second}");
+    // Which room has got how far is chance; what is promised of a room's event is not.
+    let once = load("once", "400");
+    let events = |output: &str| -> std::collections::BTreeMap<String, String> {
+        let words = |line: &String| {
+            let (room, event) = line.rsplit_once(' ').unwrap();
+            (room.to_owned(), event.to_owned())
+        };
+        promised(output).iter().map(words).collect()
+    };
+    let (twice, once) = (events(&(first + &second)), events(&once));
+    let same = twice.iter().filter(|(room, _)| once.contains_key(*room)).collect::<Vec<_>>();
+    assert!(same.len() > 10, "{twice:?} {once:?}");
+    assert!(same.iter().all(|(room, event)| once[*room] == **event), "{twice:?} {once:?}");
+}
