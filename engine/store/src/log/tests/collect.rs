@@ -79,6 +79,20 @@ fn what_no_state_refers_to_is_deleted_and_nothing_else() {
     assert_eq!(block_on(log.collect(&unknown)).unwrap(), Some(Collected::default()));
 }
 
+/// Where there are several forward extremities, no event has the current state.
+#[test]
+fn the_current_state_is_kept_though_no_event_has_it() {
+    let room = branching_room("!r:a", 2);
+    for end in 74..=room.judged.len() {
+        let store = MemoryStore::new();
+        let log = open(&store);
+        append(&log, &room, 0, end);
+        collect(&log, &room);
+        assert_eq!(findings(&store), [""; 0], "after {end} events");
+        assert!(block_on(log.load_room(room.room.room_id())).unwrap().is_some());
+    }
+}
+
 /// Events are appended between any two steps, by a room that goes on and by one that is loaded anew.
 #[test]
 fn appends_may_come_between_any_steps() {
