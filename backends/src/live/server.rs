@@ -85,6 +85,10 @@ impl Store for ServedStore {
     fn describe(&self) -> StoreFuture<'_, Description> {
         self.store.describe()
     }
+
+    fn compact(&self) -> StoreFuture<'_, ()> {
+        self.store.compact()
+    }
 }
 
 /// The threads that answer; dropping this ends them and removes the socket.

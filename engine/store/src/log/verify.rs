@@ -123,11 +123,16 @@ impl EventLog {
         let mut broken: BTreeSet<u32> = BTreeSet::new();
         let (mut next, mut entries) = (0, 0);
         let mut scan = Some(Scan::new(Keyspace::Log, KeyRange::all()));
+        // The last key of the log that was read.
+        let mut last = Bytes::new();
         let mut attempts = 0;
         let at_the_end = loop {
             while let Some(asked) = scan.take() {
                 let page = self.store.scan(asked.clone()).await?;
                 scan = page.next.as_ref().map(|cursor| asked.after(cursor));
+                if let Some((key, _)) = page.items.last() {
+                    last = key.clone();
+                }
                 for (key, value) in page.items {
                     let Some(sequence) = damaged(key::sequence_of(&key), &mut findings)? else { continue };
                     if sequence != next {
@@ -191,10 +196,8 @@ impl EventLog {
                 self.find_surplus(&expected, &mut at_the_end).await?;
             }
             // Another process may have appended meanwhile: then this was compared with another end of the log than it belongs to.
-            let grown =
-                Scan { range: KeyRange::from(key::sequence(next)), ..Scan::new(Keyspace::Log, KeyRange::all()) };
-            let is_full = next == u64::MAX;
-            if at_the_end.is_empty() || is_full || self.store.scan(grown.clone().items(1)).await?.items.is_empty() {
+            let grown = Scan::new(Keyspace::Log, KeyRange::all()).after(&last);
+            if at_the_end.is_empty() || self.store.scan(grown.clone().items(1)).await?.items.is_empty() {
                 break at_the_end;
             }
             attempts += 1;
