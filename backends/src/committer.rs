@@ -10,6 +10,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,6 +29,11 @@ pub(crate) trait Writer: Send + 'static {
 
     /// Makes all that was written durable.
     fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// Opens the engine again after the disk was full, if there is room by now; the state is as after a crash then.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        Err(StoreError::Halted)
+    }
 
     /// Whether after a failed `write` the engine may show a part of the batch until it is opened again.
     const WRITE_ERRORS_HALT: bool;
@@ -52,7 +58,7 @@ impl Committer {
         let (queue, requests) = channel();
         let thread = thread::Builder::new()
             .name(format!("{name} commit"))
-            .spawn(move || Loop { writer, watchers, halted: false }.run(&requests))
+            .spawn(move || Loop { writer, watchers, halted: None, full_since: None }.run(&requests))
             .map_err(|error| StoreError::from_io(Operation::Open, error))?;
         Ok(Self { queue: Some(queue), bound: QueueBound::new(queue_bytes), thread: Some(thread) })
     }
@@ -112,7 +118,18 @@ struct Loop<W> {
     writer: W,
     watchers: Arc<Watchers>,
     /// Set once it is open what is on disk; from then on nothing is acknowledged.
-    halted: bool,
+    halted: Option<Halt>,
+    /// When writes began to find no room, or when the engine was last opened again for that.
+    full_since: Option<Instant>,
+}
+
+/// Why nothing is acknowledged.
+#[derive(Debug)]
+struct Halt {
+    /// The disk was full: the engine may be opened again when it is not.
+    full: bool,
+    /// When that was tried last.
+    tried: Instant,
 }
 
 impl<W: Writer> Loop<W> {
@@ -142,6 +159,9 @@ impl<W: Writer> Loop<W> {
             })
             .collect();
         let synced = if wants_sync { self.sync() } else { Ok(()) };
+        if wants_sync && synced.is_ok() && outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
+            self.full_since = None;
+        }
         for (request, outcome) in outcomes {
             let outcome = outcome.and_then(|committed| synced.clone().map(|()| committed));
             match request {
@@ -161,9 +181,7 @@ impl<W: Writer> Loop<W> {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        if self.halted {
-            return Err(StoreError::Halted);
-        }
+        self.recover()?;
         let writer = &mut self.writer;
         if let Some(failed) = caught(|| batch.failed_guard(|keyspace, key| writer.get(keyspace, key)))
             .unwrap_or_else(|error| Err(self.halt(error)))?
@@ -177,14 +195,19 @@ impl<W: Writer> Loop<W> {
         match caught(|| writer.write(batch)) {
             Ok(Ok(())) => Ok(Committed::Written),
             Ok(Err(error)) if W::WRITE_ERRORS_HALT => Err(self.halt(error)),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                if matches!(error, StoreError::Full { .. }) && self.full_since.is_none() {
+                    self.full_since = Some(Instant::now());
+                }
+                Err(error)
+            }
             Err(panic) => Err(self.halt(panic)),
         }
     }
 
     /// A sync that failed may have dropped what it was to write, and the next one would not say so: so there is no next one.
     fn sync(&mut self) -> Result<(), StoreError> {
-        if self.halted {
+        if self.halted.is_some() {
             return Err(StoreError::Halted);
         }
         let writer = &mut self.writer;
@@ -192,8 +215,33 @@ impl<W: Writer> Loop<W> {
     }
 
     fn halt(&mut self, error: StoreError) -> StoreError {
-        self.halted = true;
+        // An engine may tell of a full disk once only.
+        let full = self.full_since.is_some() || matches!(error, StoreError::Full { .. });
+        self.halted = Some(Halt { full, tried: Instant::now() });
         error
+    }
+
+    /// Goes on after a full disk, now and then.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        let Some(halt) = &mut self.halted else {
+            // An engine may go on to refuse writes for want of room that is there again.
+            if self.full_since.is_some_and(|since| since.elapsed() >= RECOVER_PAUSE) {
+                self.full_since = Some(Instant::now());
+                let writer = &mut self.writer;
+                let _ = caught(|| writer.recover());
+            }
+            return Ok(());
+        };
+        if !halt.full || halt.tried.elapsed() < RECOVER_PAUSE {
+            return Err(StoreError::Halted);
+        }
+        halt.tried = Instant::now();
+        let writer = &mut self.writer;
+        // Whatever keeps it from opening, what is acknowledged is as it was.
+        caught(|| writer.recover()).and_then(|recovered| recovered).map_err(|_| StoreError::Halted)?;
+        self.halted = None;
+        self.full_since = None;
+        Ok(())
     }
 }
 
@@ -207,6 +255,8 @@ pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, StoreError> {
     })
 }
 
+/// How long to wait before trying again whether a disk is still full.
+const RECOVER_PAUSE: Duration = Duration::from_millis(250);
 /// Most requests that share one sync.
 const GROUP_REQUESTS_MAX: usize = 1024;
 /// A group takes no further request once it holds this much.

@@ -4,11 +4,13 @@
 //! hash, get memtables, levels and sizes of their own, and a projection can be dropped as a whole. All share one write-ahead
 //! log, which makes a batch over several of them atomic; `atomic_flush` is needed only where that log is switched off.
 
+mod files;
+
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    path::Path,
-    sync::Arc,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
     thread,
 };
 
@@ -25,6 +27,7 @@ use rocksdb::{
     WriteOptions,
 };
 
+use self::files::{cut_torn_manifest, links_logs, name_existing_manifest};
 use crate::{
     committer::{Committer, Writer},
     queue_bound::COMMIT_QUEUE_BYTES,
@@ -71,7 +74,7 @@ pub struct RocksDbStore {
     // The order matters: the threads end before the engine closes, and that before the directory is unlocked.
     committer: Committer,
     readers: Readers,
-    db: Arc<Db>,
+    db: Arc<Shared>,
     watchers: Arc<Watchers>,
     directory: StoreDirectory,
 }
@@ -85,10 +88,11 @@ impl RocksDbStore {
         let directory = StoreDirectory::open(path, ENGINE)?;
         let (mut mark, synced) = SyncedMark::open(&directory)?;
         name_existing_manifest(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
-        let db = Arc::new(Db::open(&directory.data(), options, synced)?);
+        let db = Db::open(&directory.data(), options, synced)?;
         sync_directory(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
         // What RocksDB recovered from its log is in synced files by now.
         mark.begin(&directory, db.position())?;
+        let db = Arc::new(Shared { db: RwLock::new(Some(db)), data: directory.data(), options: options.clone() });
         let watchers = Arc::new(Watchers::default());
         let writer = RocksDbWriter { db: Arc::clone(&db), mark };
         let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
@@ -101,12 +105,12 @@ impl RocksDbStore {
         &self,
         read: impl Fn(&Db, ReadTier) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match read(&self.db, ReadTier::BlockCache) {
+        match self.db.with(|db| read(db, ReadTier::BlockCache))? {
             Ok(read) => Ok(read),
             Err(ReadError::NotInMemory) => {
                 let db = Arc::clone(&self.db);
                 self.readers
-                    .read(move || match read(&db, ReadTier::All) {
+                    .read(move || match db.with(|db| read(db, ReadTier::All))? {
                         Ok(read) => Ok(read),
                         Err(ReadError::Failed(error)) => Err(error),
                         Err(ReadError::NotInMemory) => unreachable!("the disk was asked too"),
@@ -161,7 +165,54 @@ impl Store for RocksDbStore {
 
     fn compact(&self) -> StoreFuture<'_, ()> {
         let db = Arc::clone(&self.db);
-        Box::pin(self.readers.read(move || db.compact()))
+        Box::pin(self.readers.read(move || db.with(Db::compact)?))
+    }
+}
+
+/// The open engine, which is closed and opened again after the disk was full.
+#[derive(Debug)]
+struct Shared {
+    /// Nothing only if it could be opened neither to write nor to read.
+    db: RwLock<Option<Db>>,
+    data: PathBuf,
+    options: RocksDbOptions,
+}
+
+impl Shared {
+    fn with<T>(&self, call: impl FnOnce(&Db) -> T) -> Result<T, StoreError> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(call).ok_or(StoreError::Halted)
+    }
+
+    /// Opens the engine again, if there is room for what it will write. If that fails, reads go on. Commits up to the position `synced`
+    /// were acknowledged.
+    fn reopen(&self, synced: Option<u64>) -> Result<(), StoreError> {
+        let open_error = |error| StoreError::from_io(Operation::Open, error);
+        let in_memory = self.with(Db::memtable_bytes)?;
+        self.make_room(in_memory.saturating_add(ROOM_BYTES)).map_err(open_error)?;
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // The engine locks its folder, so there can't be two.
+        drop(db.take());
+        match Db::open(&self.data, &self.options, synced) {
+            Ok(opened) => {
+                *db = Some(opened);
+                sync_directory(&self.data).map_err(open_error)
+            }
+            Err(error) => {
+                *db = Db::open_read_only(&self.data, &self.options).ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds out whether there is room for so many bytes by writing them.
+    fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let path = self.data.join(ROOM);
+        let written = File::create(&path).and_then(|mut file| {
+            io::copy(&mut io::Read::take(io::repeat(0xFF), bytes), &mut file)?;
+            file.sync_all()
+        });
+        fs::remove_file(&path)?;
+        written
     }
 }
 
@@ -181,7 +232,13 @@ impl Db {
     /// a hole between two of its files, it is first found out, without a change to any file, whether what lies before it holds all
     /// that was acknowledged.
     fn open(path: &Path, options: &RocksDbOptions, synced: Option<u64>) -> Result<Self, StoreError> {
-        let db = match Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords) {
+        let mut opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
+        if matches!(opened, Err(StoreError::Corrupt { .. }))
+            && cut_torn_manifest(path).map_err(|error| StoreError::from_io(Operation::Open, error))?
+        {
+            opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
+        }
+        let db = match opened {
             Err(damage @ StoreError::Corrupt { .. }) => {
                 if options.lost_commits == LostCommits::Refuse {
                     match Self::recoverable(path, options) {
@@ -227,12 +284,25 @@ impl Db {
 
     /// Returns the position up to which the files hold everything.
     fn recoverable(path: &Path, options: &RocksDbOptions) -> Result<u64, StoreError> {
+        Self::open_read_only(path, options).map(|db| db.position())
+    }
+
+    fn open_read_only(path: &Path, options: &RocksDbOptions) -> Result<Self, StoreError> {
         let (mut db_options, family_options) = engine_options(path, options)?;
         db_options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         db_options.create_missing_column_families(false);
         DB::open_cf_descriptors_read_only(&db_options, path, families(&family_options), false)
-            .map(|db| Self(db).position())
+            .map(Self)
             .map_err(|error| store_error(Operation::Open, error))
+    }
+
+    /// Returns the bytes that are in memory and in the write-ahead log only.
+    fn memtable_bytes(&self) -> u64 {
+        let bytes = |keyspace: &Keyspace| {
+            let family = self.family(*keyspace).ok()?;
+            self.0.property_int_value_cf(family, "rocksdb.cur-size-all-mem-tables").ok().flatten()
+        };
+        Keyspace::ALL.iter().filter_map(bytes).sum()
     }
 
     /// Returns RocksDB's number of the newest write, which grows with each one and is recovered with it.
@@ -279,6 +349,28 @@ impl Db {
             .zip(found)
             .map(|(key, found)| found.map(|value| value.map(Bytes::from)).map_err(|error| read_error(key, error)))
             .collect()
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut writes = WriteBatch::default();
+        for op in batch.ops() {
+            match op {
+                Op::Put { keyspace, key, value } => writes.put_cf(self.family(*keyspace)?, key, value),
+                Op::Delete { keyspace, key } => writes.delete_cf(self.family(*keyspace)?, key),
+                Op::DeleteRange { range, .. } if range.is_empty() => {}
+                Op::DeleteRange { keyspace, range } => {
+                    let family = self.family(*keyspace)?;
+                    match &range.end {
+                        Some(end) => writes.delete_range_cf(family, &*range.start, &**end),
+                        None => writes.delete_range_cf(family, &*range.start, AFTER_ALL_KEYS),
+                    }
+                }
+            }
+        }
+        // Not synced here: `sync` does that, once for all that were written meanwhile.
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        self.0.write_opt(writes, &options).map_err(|error| store_error(Operation::Commit, error))
     }
 
     fn page(&self, scan: &Scan, tier: ReadTier) -> Result<Page, ReadError> {
@@ -329,7 +421,7 @@ impl ReadError {
 }
 
 struct RocksDbWriter {
-    db: Arc<Db>,
+    db: Arc<Shared>,
     mark: SyncedMark,
 }
 
@@ -338,40 +430,25 @@ impl Writer for RocksDbWriter {
     const WRITE_ERRORS_HALT: bool = false;
 
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let db = &self.db;
-        let found = db.0.get_cf(db.family(keyspace)?, key);
         let error = |error| store_error(Operation::Commit, error).at(keyspace, Some(key));
-        Ok(found.map_err(error)?.map(Bytes::from))
+        self.db.with(|db| Ok(db.0.get_cf(db.family(keyspace)?, key).map_err(error)?.map(Bytes::from)))?
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let db = &self.db;
-        let mut writes = WriteBatch::default();
-        for op in batch.ops() {
-            match op {
-                Op::Put { keyspace, key, value } => writes.put_cf(db.family(*keyspace)?, key, value),
-                Op::Delete { keyspace, key } => writes.delete_cf(db.family(*keyspace)?, key),
-                Op::DeleteRange { range, .. } if range.is_empty() => {}
-                Op::DeleteRange { keyspace, range } => {
-                    let family = db.family(*keyspace)?;
-                    match &range.end {
-                        Some(end) => writes.delete_range_cf(family, &*range.start, &**end),
-                        None => writes.delete_range_cf(family, &*range.start, AFTER_ALL_KEYS),
-                    }
-                }
-            }
-        }
-        // Not synced here: `sync` does that, once for all that were written meanwhile.
-        let mut options = WriteOptions::default();
-        options.set_sync(false);
-        db.0.write_opt(writes, &options).map_err(|error| store_error(Operation::Commit, error))
+        self.db.with(|db| db.write(batch))?
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        let position = self.db.position();
-        self.db.0.flush_wal(true).map_err(|error| store_error(Operation::Flush, error))?;
+        let position = self.db.with(|db| {
+            let position = db.position();
+            db.0.flush_wal(true).map_err(|error| store_error(Operation::Flush, error)).map(|()| position)
+        })??;
         self.mark.set(position);
         Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        self.db.reopen(self.mark.position())
     }
 }
 
@@ -425,41 +502,6 @@ pub fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options,
     Ok((db, family))
 }
 
-/// Tells whether files of the write-ahead log can be linked: RocksDB refuses that if there are none in a folder that it made earlier,
-/// which is what a crash may leave while it opens, and then all is in other files.
-fn links_logs(path: &Path) -> bool {
-    let is_log = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
-    let has_log = fs::read_dir(path).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_log)));
-    has_log || !path.join("CURRENT").exists()
-}
-
-/// Lets `CURRENT` name the manifest before the one that it names, if that isn't there.
-///
-/// RocksDB makes a new manifest and has `CURRENT` name it, before it syncs the folder. POSIX lets a loss of power keep the second change
-/// of the folder without the first. Nothing was written that needs the new manifest until both were durable.
-fn name_existing_manifest(data: &Path) -> io::Result<()> {
-    let current = data.join("CURRENT");
-    let named = match fs::read_to_string(&current) {
-        Ok(named) => named,
-        // RocksDB says what is wrong, if anything is.
-        Err(_) => return Ok(()),
-    };
-    let number = |name: &str| name.trim_end().strip_prefix("MANIFEST-")?.parse::<u64>().ok();
-    let Some(lost) = number(&named).filter(|_| !data.join(named.trim_end()).exists()) else { return Ok(()) };
-    let names = fs::read_dir(data)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let names = names.collect::<io::Result<Vec<_>>>()?;
-    let before = names.iter().filter_map(|name| Some((number(name).filter(|number| *number < lost)?, name))).max();
-    if let Some((_, name)) = before {
-        let new = data.join("CURRENT.ravel");
-        let mut file = File::create(&new)?;
-        file.write_all(format!("{name}\n").as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &current)?;
-        sync_directory(data)?;
-    }
-    Ok(())
-}
-
 fn store_error(operation: Operation, error: Error) -> StoreError {
     let kind = error.kind();
     // RocksDB hands over no code of the operating system, only its words.
@@ -480,6 +522,11 @@ fn store_error(operation: Operation, error: Error) -> StoreError {
 /// Each file of the write-ahead log tells where the one before it ended. Several may be written before they are synced, and loss of
 /// power may then take an older one and leave a newer one: without this, RocksDB would read over the hole. There is no method for it.
 const LINKED_LOGS: &str = "track_and_verify_wals=true";
+
+/// A file that is written to see whether there is room again, and removed.
+const ROOM: &str = "ravel.room";
+/// Room that must be there beside that for what is in memory before RocksDB is opened again after the disk was full.
+const ROOM_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Greater than every key: one byte longer than the longest, all bits set.
 const AFTER_ALL_KEYS: &[u8] = &[0xFF; KEY_BYTES_MAX + 1];

@@ -75,8 +75,21 @@ pub struct SledStore {
     // The order matters: the thread ends before the engine closes, and that before the directory is unlocked.
     committer: Committer,
     engine: Arc<SledEngine>,
+    _last: LastHandle,
     watchers: Arc<Watchers>,
     directory: StoreDirectory,
+}
+
+/// Outlives all other handles to sled, as sled panics if it can't sync when the last one is dropped.
+#[derive(Debug)]
+struct LastHandle(Option<Db>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        let last = self.0.take();
+        // Nothing that is acknowledged depends on this sync.
+        let _ = caught(|| drop(last));
+    }
 }
 
 impl SledStore {
@@ -97,7 +110,8 @@ impl SledStore {
         let watchers = Arc::new(Watchers::default());
         let writer = SledWriter { engine: Arc::clone(&engine), file, blobs: data.join("blobs"), position, mark };
         let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
-        Ok(Self { committer, engine, watchers, directory })
+        let last = LastHandle(Some(engine.db.clone()));
+        Ok(Self { committer, engine, _last: last, watchers, directory })
     }
 }
 
@@ -150,7 +164,7 @@ struct SledEngine {
     batches: RwLock<()>,
     /// Set when a batch may have been applied in part: from then on nothing is read either.
     torn: AtomicBool,
-    _db: Db,
+    db: Db,
 }
 
 impl SledEngine {
@@ -162,7 +176,7 @@ impl SledEngine {
             Ok((db, tree))
         })?
         .map_err(|error| store_error(Operation::Open, error))?;
-        Ok(Self { tree, batches: RwLock::default(), torn: AtomicBool::new(false), _db: db })
+        Ok(Self { tree, batches: RwLock::default(), torn: AtomicBool::new(false), db })
     }
 
     /// Reads between two batches.

@@ -29,6 +29,8 @@ pub enum LostCommits {
 #[derive(Debug)]
 pub(crate) struct SyncedMark {
     file: File,
+    /// What was noted last by this process.
+    position: Option<u64>,
 }
 
 impl SyncedMark {
@@ -42,7 +44,7 @@ impl SyncedMark {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut mark = Vec::new();
         (&file).take(MARK_BYTES as u64 + 1).read_to_end(&mut mark)?;
-        Ok((Self { file }, parse(&mark)))
+        Ok((Self { file, position: None }, parse(&mark)))
     }
 
     /// Notes the position with which a store opens, all of which is on disk, and makes the note and its file's name durable: from
@@ -55,8 +57,15 @@ impl SyncedMark {
             .map_err(|error| StoreError::from_io(Operation::Open, error))
     }
 
+    /// Returns the position that was noted last, `None` before the first.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn position(&self) -> Option<u64> {
+        self.position
+    }
+
     /// Notes that all up to a position is on disk.
     pub(crate) fn set(&mut self, position: u64) {
+        self.position = Some(position);
         let mut mark = [0; MARK_BYTES];
         let (number, complement) = mark.split_at_mut(8);
         number.copy_from_slice(&position.to_be_bytes());

@@ -84,7 +84,7 @@ struct PowerCutsArgs {
     /// Short scripts.
     #[arg(long)]
     small: bool,
-    /// What the file system promises: posix, journal; or a lie: no-data-sync, nothing.
+    /// What the file system promises: posix, posix-and-garbage, journal; or a lie: no-data-sync, nothing.
     #[arg(long, default_value = "posix", value_parser = promises)]
     promises: Promises,
     /// Holds weaker commits to the promise of the others, which fails.
@@ -216,7 +216,8 @@ fn bit_flips(args: &BitFlipsArgs) -> Outcome {
         flips.run(&mut speaker)?;
         return Ok(many.one || speaker.failed == 0);
     }
-    let (program, began) = (env::current_exe()?, Instant::now());
+    let program = env::current_exe()?;
+    let began = Instant::now();
     let report = many.campaign(args.flips_per_store).run(|seed, count, work| {
         let mut command = many.one_case("bit-flips", &program, seed, count, work);
         command.args(args.small.then_some("--small"));
@@ -312,8 +313,9 @@ fn size(small: bool) -> Size {
     if small { Size::Small } else { Size::Full }
 }
 
-const PROMISES: [(&str, Promises); 4] = [
+const PROMISES: [(&str, Promises); 5] = [
     ("posix", Promises::Posix),
+    ("posix-and-garbage", Promises::PosixAndGarbage),
     ("journal", Promises::Journal),
     ("no-data-sync", Promises::NoDataSync),
     ("nothing", Promises::Nothing),

@@ -101,7 +101,7 @@ pub fn full(error: &dyn std::error::Error) -> String {
 }
 
 /// Tells which number of batches what is there is nearest to, and how it differs.
-fn describe_difference(store: &Arc<dyn Store>, expected: &Expected, progress: &Progress) -> String {
+pub(crate) fn describe_difference(store: &Arc<dyn Store>, expected: &Expected, progress: &Progress) -> String {
     let Ok(found) = contents(store) else { return "cannot be read a second time".to_owned() };
     let sum =
         found.iter().fold(0u64, |sum, ((keyspace, key), value)| sum.wrapping_add(item_sum(*keyspace, key, value)));

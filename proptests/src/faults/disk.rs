@@ -2,7 +2,7 @@
 //!
 //! What was written to a file is on the disk once the file was synced, and what happened to the names in a folder once the folder
 //! was. Before that, any of it may be there or not: of data, each sector as it was after any of the writes that touched it; of names,
-//! each change as a whole. What a file got longer by may hold zeros or anything.
+//! each change as a whole. What a file got longer by may hold zeros, or anything if the file system promises that little.
 
 use std::{
     collections::BTreeMap,
@@ -30,8 +30,10 @@ pub struct Disk {
 /// What the file system makes of syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promises {
-    /// What POSIX says.
+    /// What POSIX says, and that no part of a file holds what was never written to it.
     Posix,
+    /// What POSIX says.
+    PosixAndGarbage,
     /// Any sync writes out all names too, as the journal of ext4 does.
     Journal,
     /// `fdatasync` does nothing: a lie, to see whether the checks notice.
@@ -130,6 +132,14 @@ impl Disk {
                 }
             }
             Record::SyncRange => {}
+            Record::Punch { fd, offset, len } => {
+                if let Some(file) = self.open_file(*fd) {
+                    let len = (*len as usize).min(file.current.len().saturating_sub(*offset as usize));
+                    if len > 0 {
+                        file.write(*offset as usize, &vec![0; len]);
+                    }
+                }
+            }
             // As on Linux: what could not be written counts as written from then on, and is gone with the memory.
             Record::FailedSync { fd } => {
                 if let Some(file) = self.open_file(*fd) {
@@ -173,7 +183,7 @@ impl Disk {
     /// Returns what may be there when power comes back, had it been lost now.
     pub fn after_power_cut(&self, choices: &mut Choices) -> Image {
         let mut image = Image::new();
-        let weather = Weather::new(choices);
+        let weather = Weather::new(self.promises, choices);
         // Two closures can't both have it.
         let mut name_choices = Choices::new(choices.below(1 << 30) as u64);
         self.collect(
@@ -402,9 +412,9 @@ enum Fate {
 }
 
 impl Weather {
-    fn new(choices: &mut Choices) -> Self {
+    fn new(promises: Promises, choices: &mut Choices) -> Self {
         let sector = [512, 4096][choices.below(2)];
-        let garbage = choices.below(8) == 0;
+        let garbage = choices.below(4) == 0 && promises == Promises::PosixAndGarbage;
         let fate = if choices.below(2) == 0 { Some(Fate::draw(choices)) } else { None };
         Self { sector, garbage, fate }
     }

@@ -20,7 +20,7 @@ use ravel_store::{Batch, Bytes, Durability, Keyspace, Store, StoreError, block_o
 use crate::{
     faults::{
         campaign::Speaker,
-        check::{full, read_all},
+        check::{describe_difference, full, read_all},
         disk::{Disk, Promises, write_image},
         run::{DISK, MARKS, Marks, NAME, Progress, open_small},
         script::{Expected, Script, ScriptError, Size, Witness, item_sum},
@@ -162,7 +162,8 @@ impl FailingCalls {
         let output = command.output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
+            let mut lines = said.lines().skip_while(|line| !line.contains("panicked"));
+            let last = lines.by_ref().take(2).collect::<Vec<_>>().join(" | ");
             return Ok(Told {
                 error: Some(format!("the process ended ({}): {last}", output.status)),
                 ..Told::default()
@@ -194,7 +195,7 @@ impl FailingCalls {
                 if !told.full {
                     return Err(format!("a full disk is not told: {error}"));
                 }
-                if told.acknowledged_with_room.is_empty() && told.read.is_some() {
+                if self.engine == Engine::RocksDb && told.acknowledged_with_room.is_empty() && told.read.is_some() {
                     let last = told.last_error.as_deref().unwrap_or_default();
                     return Err(format!("there is room again, but no commit is taken: {last}"));
                 }
@@ -212,9 +213,9 @@ impl FailingCalls {
             .map_err(|problem| format!("after loss of power, it {problem}"))
     }
 
-    /// sled may have applied a part of a batch whose write failed.
+    /// sled may have applied a part of a batch whose write failed, and keeps an error of its own for all later calls.
     fn may_stop_reading(&self) -> bool {
-        self.engine == Engine::Sled && self.kind == Kind::Writes
+        self.engine == Engine::Sled
     }
 
     fn check_files(&self, path: &Path, expected: &Expected, progress: &Progress, told: &Told) -> Result<(), String> {
@@ -232,7 +233,7 @@ impl FailingCalls {
         }
         match expected.find(sum, progress.durable, progress.issued) {
             Some(_) => Ok(()),
-            None => Err(format!("does not hold what was acknowledged, and a beginning of it ({progress:?})")),
+            None => Err(describe_difference(&store, expected, progress)),
         }
     }
 }

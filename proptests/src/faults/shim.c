@@ -22,7 +22,7 @@
 
 enum kind {
     OPEN = 1, CLOSE, WRITE, FSYNC, FDATASYNC, SYNC_FILE_RANGE, TRUNCATE, FALLOCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, DUP,
-    SYNC_ALL, UNKNOWN, FAILED_SYNC
+    SYNC_ALL, UNKNOWN, FAILED_SYNC, PUNCH
 };
 
 struct record {
@@ -277,7 +277,10 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t len) {
     pthread_mutex_lock(&lock);
     int result = (int)syscall(SYS_fallocate, fd, mode, offset, len);
     if (!result && mode == 0) record(FALLOCATE, fd, (uint64_t)offset, (uint64_t)len, 0, 0, 0, 0);
-    if (!result && mode & ~FALLOC_FL_KEEP_SIZE) record(UNKNOWN, fd, 0, 0, "fallocate", 0, 0, 0);
+    if (!result && mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+        record(PUNCH, fd, (uint64_t)offset, (uint64_t)len, 0, 0, 0, 0);
+    else if (!result && mode & ~FALLOC_FL_KEEP_SIZE)
+        record(UNKNOWN, fd, 0, 0, "fallocate", 0, 0, 0);
     pthread_mutex_unlock(&lock);
     return result;
 }

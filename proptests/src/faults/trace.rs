@@ -66,6 +66,12 @@ pub enum Record {
     },
     /// `sync` or `syncfs`.
     SyncAll,
+    /// `fallocate` that makes zeros of a part.
+    Punch {
+        fd: i32,
+        offset: u64,
+        len: u64,
+    },
     /// A sync that was made to fail.
     FailedSync {
         fd: i32,
@@ -124,6 +130,7 @@ fn parse(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
         14 => Record::Duplicate { fd, copy: a as i32 },
         15 => Record::SyncAll,
         17 => Record::FailedSync { fd },
+        18 => Record::Punch { fd, offset: a, len: b },
         _ => Record::Unknown { what: path },
     };
     Some((record, end))
