@@ -12,6 +12,7 @@ pub mod check;
 pub mod disk;
 pub mod failing_calls;
 pub mod power_cuts;
+pub mod real_disk;
 pub mod run;
 pub mod script;
 pub mod shim;

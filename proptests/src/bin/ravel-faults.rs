@@ -19,6 +19,7 @@ use ravel_proptests::faults::{
     disk::Promises,
     failing_calls::{FailingCalls, Kind, run_faulty},
     power_cuts::PowerCuts,
+    real_disk::RealDisk,
     run,
     script::Size,
 };
@@ -34,6 +35,8 @@ struct Cli {
 enum What {
     /// Power is lost at any moment: what was not synced survives or not, by sectors and in any order.
     PowerCuts(PowerCutsArgs),
+    /// Power is lost below ext4 on a loop device: a copy of the device is mounted; needs to be root.
+    RealDisk(RealDiskArgs),
     /// One bit of one file of a store is changed.
     BitFlips(BitFlipsArgs),
     /// Writes or syncs fail, or there is no room for a while.
@@ -99,6 +102,18 @@ struct PowerCutsArgs {
 }
 
 #[derive(Args, Clone)]
+struct RealDiskArgs {
+    #[command(flatten)]
+    many: Many,
+    /// How many cuts there are for each script, at most: a script ends some time.
+    #[arg(long, default_value_t = 20)]
+    cuts_per_script: u64,
+    /// Short scripts.
+    #[arg(long)]
+    small: bool,
+}
+
+#[derive(Args, Clone)]
 struct BitFlipsArgs {
     #[command(flatten)]
     many: Many,
@@ -146,6 +161,7 @@ struct RunArgs {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         What::PowerCuts(args) => power_cuts(&args),
+        What::RealDisk(args) => real_disk(&args),
         What::BitFlips(args) => bit_flips(&args),
         What::FailingCalls(args) => failing_calls(&args),
         What::RunFaulty(args) => {
@@ -199,6 +215,38 @@ fn power_cuts(args: &PowerCutsArgs) -> Outcome {
     let more = format!(" --trace {}{}", trace.display(), if args.small { " --small" } else { "" });
     many.show_failures("power-cuts", "--cut", &more, &report);
     Ok(many.summary("power cuts", &report, began.elapsed()))
+}
+
+fn real_disk(args: &RealDiskArgs) -> Outcome {
+    let many = &args.many;
+    let program = env::current_exe()?;
+    if many.one {
+        let disk = RealDisk {
+            engine: many.engine,
+            seed: many.seed,
+            size: size(args.small),
+            cuts: many.count,
+            work: many.work(),
+            program,
+        };
+        disk.run(&mut Speaker::new(io::stdout().lock()))?;
+        return Ok(true);
+    }
+    if let Err(reason) = RealDisk::try_out(&many.work()) {
+        println!("power cuts on ext4: {}: NOT TESTED: {reason}", many.engine);
+        return Ok(true);
+    }
+    let began = Instant::now();
+    let report = many.campaign(args.cuts_per_script).run(|seed, count, work| {
+        let mut command = many.one_case("real-disk", &program, seed, count, work);
+        command.args(args.small.then_some("--small"));
+        command
+    })?;
+    for Failure { seed, fault, problem } in &report.failures {
+        let kept = many.keep.join(seed.to_string());
+        println!("FAILED {} seed {seed} cut {fault}: {problem}; the copies are in {}", many.engine, kept.display());
+    }
+    Ok(many.summary("power cuts on ext4", &report, began.elapsed()))
 }
 
 fn bit_flips(args: &BitFlipsArgs) -> Outcome {
