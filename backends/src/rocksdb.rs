@@ -497,8 +497,8 @@ pub fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options,
     family.set_block_based_table_factory(&table);
     family.set_write_buffer_size((options.write_buffer_bytes / 2).max(1024 * 1024));
     family.set_level_compaction_dynamic_level_bytes(true);
-    family.set_compression_type(DBCompressionType::Lz4);
-    family.set_bottommost_compression_type(DBCompressionType::Zstd);
+    // On all levels: files of keys that only ascend, as in the log, are moved down as they were written first.
+    family.set_compression_type(DBCompressionType::Zstd);
     Ok((db, family))
 }
 

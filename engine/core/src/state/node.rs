@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
+use smallvec::{SmallVec, smallvec};
 
 use super::{Fingerprint, NodeIndex, stored};
 use crate::{
@@ -353,29 +354,28 @@ fn fingerprint_of_entries(graph: &EventGraph, entries: &[Entry], depth: usize) -
 
 fn branch_fingerprint(children: impl Iterator<Item = Option<Fingerprint>>) -> Fingerprint {
     let mut bitmap = 0_u16;
-    let mut fingerprints: smallvec::SmallVec<[Fingerprint; CHILDREN]> = smallvec::SmallVec::new();
+    // Hashed at once: many small pieces cost more than the hash.
+    let mut message: SmallVec<[u8; 3 + CHILDREN * 32]> = smallvec![1, 0, 0];
     for (digit, child) in children.enumerate() {
         if let Some(fingerprint) = child {
             bitmap |= 1 << (digit & 15);
-            fingerprints.push(fingerprint);
+            message.extend_from_slice(&fingerprint.0);
         }
     }
-    let mut hasher = Sha256::new();
-    hasher.update([1]);
-    hasher.update(bitmap.to_be_bytes());
-    fingerprints.iter().for_each(|fingerprint| hasher.update(fingerprint.0));
-    Fingerprint(hasher.finalize().into())
+    if let Some(place) = message.get_mut(1..3) {
+        place.copy_from_slice(&bitmap.to_be_bytes());
+    }
+    Fingerprint(Sha256::digest(&message).into())
 }
 
 fn entry_fingerprint(graph: &EventGraph, key: KeyIndex, event: EventIndex) -> Fingerprint {
-    let mut hasher = Sha256::new();
-    hasher.update([0]);
+    let mut message: SmallVec<[u8; 256]> = smallvec![0];
     let (event_type, state_key) = graph.keys().texts(key);
     for part in [event_type, state_key] {
         // Lengths come from events, which are at most 64 KiB.
-        hasher.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        hasher.update(part);
+        message.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        message.extend_from_slice(part.as_ref());
     }
-    hasher.update(graph.event_id_text(event));
-    Fingerprint(hasher.finalize().into())
+    message.extend_from_slice(graph.event_id_text(event).as_ref());
+    Fingerprint(Sha256::digest(&message).into())
 }
