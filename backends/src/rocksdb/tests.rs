@@ -69,7 +69,7 @@ fn an_absent_key_is_absent_also_where_the_next_block_is_not_in_memory() {
         batch.put(Keyspace::Log, key(number * gap), vec![1; 6_000]);
         assert!(block_on(store.commit(batch)).unwrap().is_written());
     }
-    store.db.0.flush_cf(store.db.family(Keyspace::Log).unwrap()).unwrap();
+    store.db.with(|db| db.0.flush_cf(db.family(Keyspace::Log).unwrap())).unwrap().unwrap();
     drop(store);
     let store = RocksDbBuilder::open(&place).unwrap();
     for number in 0..count {
@@ -220,7 +220,10 @@ fn what_is_not_in_memory_is_read_by_a_thread() {
     }
     drop(store);
     let store = RocksDbBuilder::open(&place).unwrap();
-    let in_memory = |number| store.db.get_many(Keyspace::Events, &[key(number)], ReadTier::BlockCache).is_ok();
+    let in_memory = |number| {
+        let read = |db: &Db| db.get_many(Keyspace::Events, &[key(number)], ReadTier::BlockCache).is_ok();
+        store.db.with(read).unwrap()
+    };
     assert!((0..1000).any(|number| !in_memory(number)));
     for number in (0..1000).rev() {
         assert!(block_on(store.get(Keyspace::Events, key(number))).unwrap() == Some(value(number)));

@@ -30,7 +30,7 @@ enum Order {
 
 /// Replays all rooms into one store; returns for each the fingerprints of its current state and of its history.
 fn replay(rooms: &[RecordedRoom], store: Arc<dyn Store>, order: Order) -> Vec<[Fingerprint; 2]> {
-    let mut log = block_on(EventLog::open(store)).unwrap();
+    let log = block_on(EventLog::open(store)).unwrap();
     let mut merges = 0;
     for room in rooms {
         let as_server = match order {
@@ -38,8 +38,8 @@ fn replay(rooms: &[RecordedRoom], store: Arc<dyn Store>, order: Order) -> Vec<[F
             Order::OfServer(number) => Some(room.servers[number].clone()),
         };
         let mut done = 0;
-        let report = replay_room(room, &mut log, &Options { check: true, as_server, ..Options::default() }, |events| {
-            done += events
+        let report = replay_room(room, &log, &Options { check: true, as_server, ..Options::default() }, |events| {
+            done += events;
         })
         .unwrap();
         assert_eq!(done, room.events.len() as u64);

@@ -65,7 +65,7 @@ pub(super) fn measure(site: &Site, folder: &Path, members: u32) -> Result<[Measu
     if let Some((Engine::RocksDb, path)) = place.directory() {
         // As it is after a while of running.
         let store = RocksDbStore::open(&path, &RocksDbOptions::default())?;
-        store.compact()?;
+        block_on(store.compact())?;
         size = block_on(store.describe())?.size_on_disk;
     }
     let measured = |quantity, compressed: usize| {
