@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -351,7 +352,33 @@ impl Db {
             .collect()
     }
 
-    fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+    /// Writes a batch, waiting while RocksDB takes none because it has too much to write out.
+    ///
+    /// RocksDB must not do that waiting: when it stops writes and then finds the disk full, its recovery waits for the very write that
+    /// waits for it, for ever. `has_room` tells whether the disk is full meanwhile.
+    fn write(&self, batch: &Batch, has_room: impl Fn() -> io::Result<()>) -> Result<(), StoreError> {
+        // Not synced here: `sync` does that, once for all that were written meanwhile.
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        options.set_no_slowdown(true);
+        let mut pauses = 0u32;
+        loop {
+            match self.0.write_opt(self.writes(batch)?, &options) {
+                Err(error) if error.kind() == ErrorKind::Incomplete => {}
+                written => return written.map_err(|error| store_error(Operation::Commit, error)),
+            }
+            let stopped = self.0.property_int_value("rocksdb.is-write-stopped");
+            // Where it is only to be slower, RocksDB knows how slow.
+            options.set_no_slowdown(stopped.ok().flatten() != Some(0));
+            pauses = pauses.saturating_add(1);
+            if pauses.is_multiple_of(ROOM_CHECK_PAUSES) {
+                has_room().map_err(|error| StoreError::from_io(Operation::Commit, error))?;
+            }
+            thread::sleep(STOPPED_PAUSE);
+        }
+    }
+
+    fn writes(&self, batch: &Batch) -> Result<WriteBatch, StoreError> {
         let mut writes = WriteBatch::default();
         for op in batch.ops() {
             match op {
@@ -367,10 +394,7 @@ impl Db {
                 }
             }
         }
-        // Not synced here: `sync` does that, once for all that were written meanwhile.
-        let mut options = WriteOptions::default();
-        options.set_sync(false);
-        self.0.write_opt(writes, &options).map_err(|error| store_error(Operation::Commit, error))
+        Ok(writes)
     }
 
     fn page(&self, scan: &Scan, tier: ReadTier) -> Result<Page, ReadError> {
@@ -435,7 +459,7 @@ impl Writer for RocksDbWriter {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.db.with(|db| db.write(batch))?
+        self.db.with(|db| db.write(batch, || self.db.make_room(ROOM_BYTES)))?
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -527,6 +551,11 @@ const LINKED_LOGS: &str = "track_and_verify_wals=true";
 const ROOM: &str = "ravel.room";
 /// Room that must be there beside that for what is in memory before RocksDB is opened again after the disk was full.
 const ROOM_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How long to wait before a write is tried again that RocksDB does not take yet.
+const STOPPED_PAUSE: Duration = Duration::from_millis(2);
+/// After so many of them it is found out whether the disk is full.
+const ROOM_CHECK_PAUSES: u32 = 100;
 
 /// Greater than every key: one byte longer than the longest, all bits set.
 const AFTER_ALL_KEYS: &[u8] = &[0xFF; KEY_BYTES_MAX + 1];
