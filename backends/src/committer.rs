@@ -267,7 +267,11 @@ mod tests {
     use std::{
         collections::BTreeMap,
         pin::Pin,
-        sync::{Mutex, mpsc},
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+            mpsc,
+        },
         task::Poll,
     };
 
@@ -280,6 +284,10 @@ mod tests {
         map: Arc<Mutex<BTreeMap<Bytes, Bytes>>>,
         syncs: mpsc::Receiver<bool>,
         started: mpsc::Sender<usize>,
+        /// Whether the disk is full: writes and syncs fail.
+        full: Arc<AtomicBool>,
+        /// Whether the engine needs to be opened again since it was.
+        stuck: bool,
     }
 
     impl Writer for Scripted {
@@ -288,6 +296,14 @@ mod tests {
         fn get(&self, _: Keyspace, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
             assert_ne!(key, b"panic");
             Ok(self.map.lock().unwrap().get(key).cloned())
+        }
+
+        fn recover(&mut self) -> Result<(), StoreError> {
+            if self.full.load(Ordering::Relaxed) {
+                return Err(StoreError::from_io(Operation::Open, std::io::ErrorKind::StorageFull.into()));
+            }
+            self.stuck = false;
+            Ok(())
         }
 
         fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -302,6 +318,10 @@ mod tests {
         }
 
         fn sync(&mut self) -> Result<(), StoreError> {
+            self.stuck |= self.full.load(Ordering::Relaxed);
+            if self.stuck {
+                return Err(StoreError::from_io(Operation::Flush, std::io::ErrorKind::StorageFull.into()));
+            }
             // Not every test listens.
             let _ = self.started.send(self.map.lock().unwrap().len());
             if self.syncs.recv().unwrap() {
@@ -318,6 +338,7 @@ mod tests {
         permit: mpsc::Sender<bool>,
         /// Receives how many keys there were when a sync began.
         started: mpsc::Receiver<usize>,
+        full: Arc<AtomicBool>,
     }
 
     fn setup() -> Setup {
@@ -327,8 +348,11 @@ mod tests {
     fn setup_with_queue(queue_bytes: usize) -> Setup {
         let (permit, syncs) = mpsc::channel();
         let (started_sender, started) = mpsc::channel();
-        let scripted = Scripted { map: Arc::default(), syncs, started: started_sender };
-        Setup { committer: Committer::start("test", scripted, Arc::default(), queue_bytes).unwrap(), permit, started }
+        let full = Arc::new(AtomicBool::new(false));
+        let scripted =
+            Scripted { map: Arc::default(), syncs, started: started_sender, full: Arc::clone(&full), stuck: false };
+        let committer = Committer::start("test", scripted, Arc::default(), queue_bytes).unwrap();
+        Setup { committer, permit, started, full }
     }
 
     fn put(key: &'static str) -> Batch {
@@ -339,7 +363,7 @@ mod tests {
 
     #[test]
     fn commits_that_wait_together_share_one_sync() {
-        let Setup { committer, permit, started } = setup();
+        let Setup { committer, permit, started, .. } = setup();
         thread::scope(|scope| {
             scope.spawn(|| block_on(committer.commit(put("a"))).unwrap());
             assert_eq!(started.recv().unwrap(), 1);
@@ -373,7 +397,7 @@ mod tests {
     #[test]
     fn a_commit_waits_while_the_queue_is_full() {
         // Room for two of them.
-        let Setup { committer, permit, started } = setup_with_queue(2500);
+        let Setup { committer, permit, started, .. } = setup_with_queue(2500);
         let commit = |key| Box::pin(committer.commit(large(key)));
         let (mut first, mut second, mut third, mut dropped, mut fourth) =
             (commit("1"), commit("2"), commit("3"), commit("dropped"), commit("4"));
@@ -404,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_batch_over_the_bound_is_let_in_alone() {
-        let Setup { committer, permit, started } = setup_with_queue(500);
+        let Setup { committer, permit, started, .. } = setup_with_queue(500);
         let mut small = Box::pin(committer.commit(put("small")));
         let mut over = Box::pin(committer.commit(large("over")));
         let mut other = Box::pin(committer.commit(put("other")));
@@ -423,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_relaxed_commit_waits_for_no_sync() {
-        let Setup { committer, permit, started } = setup();
+        let Setup { committer, permit, started, .. } = setup();
         let mut batch = put("a");
         batch.durability(Durability::Relaxed);
         assert!(block_on(committer.commit(batch)).unwrap().is_written());
@@ -443,6 +467,21 @@ mod tests {
         let mut relaxed = put("c");
         relaxed.durability(Durability::Relaxed);
         assert!(matches!(block_on(committer.commit(relaxed)), Err(StoreError::Halted)));
+    }
+
+    #[test]
+    fn once_a_full_disk_has_room_commits_are_taken_again() {
+        let Setup { committer, permit, full, .. } = setup();
+        permit.send(true).unwrap();
+        full.store(true, Ordering::Relaxed);
+        assert!(matches!(block_on(committer.commit(put("a"))), Err(StoreError::Full { .. })));
+        thread::sleep(RECOVER_PAUSE);
+        assert!(matches!(block_on(committer.commit(put("b"))), Err(StoreError::Halted)));
+        full.store(false, Ordering::Relaxed);
+        // It is not tried with every commit.
+        assert!(matches!(block_on(committer.commit(put("c"))), Err(StoreError::Halted)));
+        thread::sleep(RECOVER_PAUSE);
+        assert!(block_on(committer.commit(put("d"))).unwrap().is_written());
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn an_absent_key_is_absent_also_where_the_next_block_is_not_in_memory() {
         batch.put(Keyspace::Log, key(number * gap), vec![1; 6_000]);
         assert!(block_on(store.commit(batch)).unwrap().is_written());
     }
-    store.db.with(|db| db.0.flush_cf(db.family(Keyspace::Log).unwrap())).unwrap().unwrap();
+    store.db.with(|db| db.0.flush_cf(db.family(Keyspace::Log).unwrap()).unwrap()).unwrap();
     drop(store);
     let store = RocksDbBuilder::open(&place).unwrap();
     for number in 0..count {
@@ -221,8 +221,7 @@ fn what_is_not_in_memory_is_read_by_a_thread() {
     drop(store);
     let store = RocksDbBuilder::open(&place).unwrap();
     let in_memory = |number| {
-        let read = |db: &Db| db.get_many(Keyspace::Events, &[key(number)], ReadTier::BlockCache).is_ok();
-        store.db.with(read).unwrap()
+        store.db.with(|db| db.get_many(Keyspace::Events, &[key(number)], ReadTier::BlockCache).is_ok()).unwrap()
     };
     assert!((0..1000).any(|number| !in_memory(number)));
     for number in (0..1000).rev() {
@@ -231,4 +230,118 @@ fn what_is_not_in_memory_is_read_by_a_thread() {
     }
     let items = block_on(store.scan_all(Scan::prefix(Keyspace::Events, ""))).unwrap();
     assert!(items.into_iter().eq((0..1000).map(|number| (key(number), value(number)))));
+}
+
+fn data_files(place: &TempDir, extension: &str) -> Vec<PathBuf> {
+    let files = crash_tests::files(place.path()).into_iter();
+    files.filter(|file| file.extension().is_some_and(|found| found == extension)).collect()
+}
+
+/// Commits, without a sync, until they are in three files of the write-ahead log; returns how many commits, and a copy of the files.
+fn three_unsynced_logs() -> (usize, TempDir) {
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    for number in 0..u8::MAX {
+        let mut batch = Batch::new();
+        batch.durability(Durability::Relaxed).put(Keyspace::Log, vec![number], vec![number; 300]);
+        batch.put(Keyspace::Meta, "last", vec![number]).put(Keyspace::Events, vec![number], vec![number; 200_000]);
+        assert!(block_on(store.commit(batch)).unwrap().is_written());
+        let logs = data_files(&place, "log");
+        let written = logs.iter().filter(|log| fs::metadata(log).unwrap().len() > 300).count();
+        if written >= 3 {
+            let copy = RocksDbBuilder::place();
+            crash_tests::copy_folder(place.path(), copy.path());
+            return (usize::from(number) + 1, copy);
+        }
+    }
+    panic!("the log stays in one file");
+}
+
+/// Loss of power may take an older file of the log and leave a newer one.
+#[test]
+fn a_hole_between_two_logs_is_not_read_over() {
+    // Memtables are written out meanwhile, so that the files vary.
+    for _ in 0..3 {
+        let (commits, place) = three_unsynced_logs();
+        let logs = data_files(&place, "log");
+        let lost = &logs[logs.len() - 2];
+        fs::write(lost, "").unwrap();
+        // Opened again, it either has a beginning of the commits or, if a file that was written out needed the log, does not open.
+        let store = RocksDbBuilder::open(&place).unwrap();
+        let count = count_items(&store);
+        assert!(count < commits, "{count} of {commits}");
+    }
+}
+
+#[test]
+fn a_manifest_that_was_not_kept_is_done_without() {
+    let place = RocksDbBuilder::place();
+    twenty_commits(&place);
+    let data = place.path().join("data");
+    let before = fs::read_to_string(data.join("CURRENT")).unwrap();
+    fs::write(data.join("CURRENT"), "MANIFEST-999999\n").unwrap();
+    assert_eq!(count_items(&RocksDbBuilder::open(&place).unwrap()), 20);
+    // Without an older one there is nothing to go by.
+    fs::remove_file(data.join(fs::read_to_string(data.join("CURRENT")).unwrap().trim_end())).unwrap();
+    RocksDbBuilder::open(&place).unwrap_err();
+    assert!(before.starts_with("MANIFEST-"));
+}
+
+#[test]
+fn the_end_of_a_manifest_that_never_reached_the_disk_is_cut_off() {
+    let place = RocksDbBuilder::place();
+    twenty_commits(&place);
+    let data = place.path().join("data");
+    let manifest = data.join(fs::read_to_string(data.join("CURRENT")).unwrap().trim_end());
+    let content = fs::read(&manifest).unwrap();
+    // A record whose head is there, and of whose data there are zeros from the next sector on.
+    let border = content.len().next_multiple_of(512);
+    for (claimed, zeros) in [(600u16, 512), (600, 20), (1300, 700)] {
+        let mut torn = content.clone();
+        torn.extend_from_slice(&[1, 2, 3, 4]);
+        torn.extend_from_slice(&claimed.to_le_bytes());
+        torn.push(1);
+        torn.resize(border.max(torn.len().next_multiple_of(512)), 7);
+        torn.resize(torn.len() + zeros, 0);
+        fs::write(&manifest, &torn).unwrap();
+        assert!(files::cut_torn_manifest(&data).unwrap());
+        assert!(fs::read(&manifest).unwrap() == content);
+        assert!(!files::cut_torn_manifest(&data).unwrap(), "and no further");
+    }
+    assert_eq!(count_items(&RocksDbBuilder::open(&place).unwrap()), 20);
+}
+
+#[test]
+fn a_flipped_bit_in_a_manifest_cuts_nothing_off() {
+    let place = RocksDbBuilder::place();
+    twenty_commits(&place);
+    let data = place.path().join("data");
+    let manifest = data.join(fs::read_to_string(data.join("CURRENT")).unwrap().trim_end());
+    let content = fs::read(&manifest).unwrap();
+    for at in (0..content.len()).step_by(content.len() / 20) {
+        let mut flipped = content.clone();
+        flipped[at] ^= 1;
+        fs::write(&manifest, &flipped).unwrap();
+        assert!(matches!(RocksDbBuilder::open(&place), Err(StoreError::Corrupt { .. } | StoreError::Io { .. })), "{at}");
+        assert!(fs::read(&manifest).unwrap() == flipped);
+    }
+}
+
+#[test]
+fn the_note_of_what_was_acknowledged_is_there_from_the_first_opening() {
+    let place = RocksDbBuilder::place();
+    drop(RocksDbBuilder::open(&place).unwrap());
+    assert_eq!(fs::metadata(place.path().join("ravel.synced")).unwrap().len(), 16);
+}
+
+#[test]
+fn the_engine_is_opened_again_while_the_store_is_open() {
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    for round in 0..3 {
+        (round * 5..round * 5 + 5).for_each(|number| commit(&store, number, Durability::Sync));
+        store.db.reopen(None).unwrap();
+        assert_eq!(count_items(&store), usize::from(round) * 5 + 5);
+    }
+    assert!(data_files(&place, "room").is_empty());
 }

@@ -145,3 +145,33 @@ fn a_lost_chunk_is_corrupt() {
         assert_eq!(error.to_string(), "corrupt log at 0x6b6579: expected all chunks of a value");
     }
 }
+
+#[test]
+fn what_a_crash_leaves_of_a_snapshot_is_removed() {
+    let place = SledBuilder::place();
+    let mut batch = Batch::new();
+    batch.put(Keyspace::Log, "key", "value");
+    assert!(block_on(SledBuilder::open(&place).unwrap().commit(batch)).unwrap().is_written());
+    // Named so that sled would take it for the newest.
+    let unfinished = place.path().join("data/snap.7FFFFFFFFFFFFFFF.generating");
+    fs::write(&unfinished, "").unwrap();
+    let store = SledBuilder::open(&place).unwrap();
+    assert!(!unfinished.exists());
+    assert!(block_on(store.get(Keyspace::Log, "key")).unwrap().is_some());
+}
+
+#[test]
+fn a_configuration_that_was_torn_when_the_store_was_made_is_written_anew() {
+    let place = SledBuilder::place();
+    drop(SledBuilder::open(&place).unwrap());
+    let conf = place.path().join("data/conf");
+    assert_eq!(fs::read(&conf).unwrap(), CONF);
+    for torn in [&CONF[..CONF.len() - 4], &[0; 63], &CONF[..20]] {
+        fs::write(&conf, torn).unwrap();
+        // With the note that is durable once the store was open, it is damage.
+        assert!(SledBuilder::open(&place).is_err());
+        fs::write(place.path().join("ravel.synced"), "").unwrap();
+        drop(SledBuilder::open(&place).unwrap());
+        assert_eq!(fs::read(&conf).unwrap(), CONF);
+    }
+}
