@@ -322,7 +322,10 @@ fn a_flipped_bit_in_a_manifest_cuts_nothing_off() {
         let mut flipped = content.clone();
         flipped[at] ^= 1;
         fs::write(&manifest, &flipped).unwrap();
-        assert!(matches!(RocksDbBuilder::open(&place), Err(StoreError::Corrupt { .. } | StoreError::Io { .. })), "{at}");
+        assert!(
+            matches!(RocksDbBuilder::open(&place), Err(StoreError::Corrupt { .. } | StoreError::Io { .. })),
+            "{at}"
+        );
         assert!(fs::read(&manifest).unwrap() == flipped);
     }
 }

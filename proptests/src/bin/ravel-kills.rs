@@ -84,9 +84,13 @@ fn main() -> ExitCode {
 }
 
 fn measure_start(options: &Options, events: u64) -> ExitCode {
-    let Target::Directory(engine) = options.engine else {
-        eprintln!("ravel-kills: starting is measured with a database in a directory");
-        return ExitCode::FAILURE;
+    let engine = match options.engine {
+        Target::Directory(engine) => engine,
+        #[cfg(feature = "postgres")]
+        Target::Postgres => {
+            eprintln!("ravel-kills: starting is measured with a database in a directory");
+            return ExitCode::FAILURE;
+        }
     };
     let path = options.folder.join(format!("{engine}-start"));
     let database = format!("{engine}:{}", path.display());

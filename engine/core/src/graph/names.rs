@@ -106,7 +106,7 @@ impl NameTable {
         }
     }
 
-    fn bytes(&self, name: NameIndex) -> &[u8] {
+    pub(super) fn bytes(&self, name: NameIndex) -> &[u8] {
         self.entries.get(name.as_usize()).map_or(&[], |entry| self.texts.get(entry.text))
     }
 

@@ -370,11 +370,11 @@ fn branch_fingerprint(children: impl Iterator<Item = Option<Fingerprint>>) -> Fi
 
 fn entry_fingerprint(graph: &EventGraph, key: KeyIndex, event: EventIndex) -> Fingerprint {
     let mut message: SmallVec<[u8; 256]> = smallvec![0];
-    let (event_type, state_key) = graph.keys().texts(key);
+    let (event_type, state_key) = graph.keys().bytes(key);
     for part in [event_type, state_key] {
         // Lengths come from events, which are at most 64 KiB.
         message.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        message.extend_from_slice(part.as_ref());
+        message.extend_from_slice(part);
     }
     message.extend_from_slice(graph.event_id_text(event).as_ref());
     Fingerprint(Sha256::digest(&message).into())
