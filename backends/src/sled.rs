@@ -13,8 +13,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -82,13 +82,18 @@ pub struct SledStore {
 
 /// Outlives all other handles to sled, as sled panics if it can't sync when the last one is dropped.
 #[derive(Debug)]
-struct LastHandle(Option<Db>);
+struct LastHandle {
+    db: Option<Db>,
+    data: PathBuf,
+}
 
 impl Drop for LastHandle {
     fn drop(&mut self) {
-        let last = self.0.take();
+        let last = self.db.take();
         // Nothing that is acknowledged depends on this sync.
-        let _ = caught(|| drop(last));
+        if caught(|| drop(last)).is_err() {
+            note_failed_sync(&self.data);
+        }
     }
 }
 
@@ -102,15 +107,17 @@ impl SledStore {
         let data = directory.data();
         let (mut mark, synced) = SyncedMark::open(&directory)?;
         remove_unfinished(&data, synced.is_none()).map_err(open_error)?;
-        let engine = Arc::new(SledEngine::open(&data, options)?);
+        write_again_after_failed_sync(&data).map_err(open_error)?;
+        let engine = SledEngine::open(&data, options)?;
+        let last = LastHandle { db: Some(engine.db.clone()), data: data.clone() };
+        let engine = Arc::new(engine);
         let file = sync_all(&data).and_then(|()| File::open(data.join("db"))).map_err(open_error)?;
         let position = engine.read(Operation::Open, || engine.position())?;
         check_recovered(position, synced, options.lost_commits)?;
         mark.begin(&directory, position)?;
         let watchers = Arc::new(Watchers::default());
-        let writer = SledWriter { engine: Arc::clone(&engine), file, blobs: data.join("blobs"), position, mark };
+        let writer = SledWriter { engine: Arc::clone(&engine), file, data, position, mark };
         let committer = Committer::start(ENGINE, writer, Arc::clone(&watchers), options.commit_queue_bytes)?;
-        let last = LastHandle(Some(engine.db.clone()));
         Ok(Self { committer, engine, _last: last, watchers, directory })
     }
 }
@@ -305,7 +312,7 @@ struct SledWriter {
     engine: Arc<SledEngine>,
     /// sled's log, opened once more to sync it.
     file: File,
-    blobs: PathBuf,
+    data: PathBuf,
     /// Number of the newest batch.
     position: u64,
     mark: SyncedMark,
@@ -333,13 +340,19 @@ impl Writer for SledWriter {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.engine.tree.flush().map_err(|error| store_error(Operation::Flush, error))?;
-        // None is ever written (see above); if one were, an acknowledged commit must not depend on it unsynced.
-        sync_files(&self.blobs)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|error| StoreError::from_io(Operation::Flush, error))?;
+        self.try_sync().inspect_err(|_| note_failed_sync(&self.data))?;
         self.mark.set(self.position);
         Ok(())
+    }
+}
+
+impl SledWriter {
+    fn try_sync(&self) -> Result<(), StoreError> {
+        caught(|| self.engine.tree.flush())?.map_err(|error| store_error(Operation::Flush, error))?;
+        // None is ever written (see above); if one were, an acknowledged commit must not depend on it unsynced.
+        sync_files(&self.data.join("blobs"))
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| StoreError::from_io(Operation::Flush, error))
     }
 }
 
@@ -483,6 +496,35 @@ fn remove_unfinished(data: &Path, is_new: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Notes that a sync failed, for the next opening.
+///
+/// What could not be written counts as written from then on, and is read from memory until power is lost: sled would go on behind it.
+fn note_failed_sync(data: &Path) {
+    // Where that fails, there is nothing to be done, and the store takes no more commits.
+    let _ = File::create(data.join(FAILED_SYNC));
+}
+
+/// Writes sled's log once more, as it is read, if a sync of it failed.
+fn write_again_after_failed_sync(data: &Path) -> io::Result<()> {
+    let note = data.join(FAILED_SYNC);
+    if !note.exists() {
+        return Ok(());
+    }
+    let mut file = OpenOptions::new().read(true).write(true).open(data.join("db"))?;
+    let mut piece = vec![0; SEGMENT_BYTES];
+    let mut at = 0;
+    loop {
+        file.seek(SeekFrom::Start(at))?;
+        let len = file.read(&mut piece)?;
+        let Some(read) = piece.get(..len).filter(|read| !read.is_empty()) else { break };
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(read)?;
+        at += len as u64;
+    }
+    file.sync_all()?;
+    fs::remove_file(note)
+}
+
 /// Makes the files sled created durable, with their names.
 fn sync_all(data: &Path) -> io::Result<()> {
     sync_files(data)?;
@@ -513,6 +555,8 @@ const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
 const CONF: &[u8] = b"segment_size: 4194304\nuse_compression: false\nversion: 0.34\n\x30\x1b\x64\xdd";
 /// The key of the number of the newest batch; its byte is no keyspace's.
 const POSITION: &[u8] = &[0];
+/// Name of the file that says that a sync failed; in the folder of sled, which doesn't mind.
+const FAILED_SYNC: &str = "ravel.failed-sync";
 /// First byte of the keys of chunks.
 const CHUNKS: u8 = 0xFF;
 /// First byte of an item that holds the whole value.

@@ -175,3 +175,22 @@ fn a_configuration_that_was_torn_when_the_store_was_made_is_written_anew() {
         assert_eq!(fs::read(&conf).unwrap(), CONF);
     }
 }
+
+/// What a failed sync was to write is read from memory until power is lost: the next opening writes it once more.
+#[test]
+fn after_a_failed_sync_the_next_opening_writes_the_log_again() {
+    let place = SledBuilder::place();
+    let mut batch = Batch::new();
+    batch.put(Keyspace::Log, "key", "value");
+    assert!(block_on(SledBuilder::open(&place).unwrap().commit(batch)).unwrap().is_written());
+    let data = place.path().join("data");
+    let before = fs::read(data.join("db")).unwrap();
+    note_failed_sync(&data);
+    write_again_after_failed_sync(&data).unwrap();
+    assert!(fs::read(data.join("db")).unwrap() == before);
+    assert!(!data.join(FAILED_SYNC).exists());
+    note_failed_sync(&data);
+    let store = SledBuilder::open(&place).unwrap();
+    assert!(block_on(store.get(Keyspace::Log, "key")).unwrap().is_some());
+    assert!(!data.join(FAILED_SYNC).exists());
+}

@@ -115,7 +115,14 @@ pub(crate) fn describe_difference(store: &Arc<dyn Store>, expected: &Expected, p
     };
     let nearest = (0..=expected.len()).map(|number| (differing(number), number));
     let (keys, number) = nearest.min_by_key(|(keys, _)| keys.len()).unwrap_or_default();
-    let shown: Vec<_> = keys.iter().take(3).map(|(keyspace, key)| format!("{keyspace} {key:?}")).collect();
+    let wanted = expected.contents(number);
+    let bytes = |value: Option<&Bytes>| value.map_or("nothing".to_owned(), |value| format!("{} bytes", value.len()));
+    let shown = keys.iter().take(4).map(|place| {
+        let (found, wanted) = (bytes(found.get(place)), bytes(wanted.get(place)));
+        let wrote = expected.last_write(place, number);
+        format!("{} {:?} has {found}, not {wanted} of batch {wrote}", place.0, place.1)
+    });
+    let shown: Vec<_> = shown.collect();
     format!(
         "holds no beginning of the commits ({progress:?}): {} items differ from those after {number} batches: {}",
         keys.len(),

@@ -8,7 +8,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -70,6 +70,8 @@ pub enum Kind {
 struct Told {
     /// The first error, in words; none if all went well.
     error: Option<String>,
+    /// Whether the process had to be killed.
+    hangs: bool,
     /// Whether that was `Full`.
     full: bool,
     /// What was read after the error: the sum of all items, or an error.
@@ -126,6 +128,10 @@ impl FailingCalls {
                 speaker.noticed();
             }
             if let Err(problem) = self.check(&expected, &told) {
+                // Threads take turns differently each time, so that a fault may not do the same again.
+                for kept in [TRACE, TOLD, MARKS] {
+                    let _ = fs::copy(self.work.join(kept), self.work.join(format!("{kept}-of-{fault}")));
+                }
                 speaker.failed(fault, &format!("{:?} at {at}: {problem}", self.kind));
             }
         }
@@ -159,15 +165,25 @@ impl FailingCalls {
         }
         let control = self.work.join(CONTROL);
         shim::attach(&mut command, &self.work.join(DISK), Some(&self.work.join(TRACE)), Some(&control))?;
-        let output = command.output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
+        let complaints = self.work.join("complaints");
+        let mut child = command.stdin(Stdio::null()).stderr(fs::File::create(&complaints)?).spawn()?;
+        let began = Instant::now();
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break status,
+                None if began.elapsed() > SCRIPT_TIME_MAX => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Ok(Told { error: Some("it hangs".to_owned()), hangs: true, ..Told::default() });
+                }
+                None => thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        if !status.success() {
+            let said = fs::read_to_string(&complaints)?;
             let mut lines = said.lines().skip_while(|line| !line.contains("panicked"));
             let last = lines.by_ref().take(2).collect::<Vec<_>>().join(" | ");
-            return Ok(Told {
-                error: Some(format!("the process ended ({}): {last}", output.status)),
-                ..Told::default()
-            });
+            return Ok(Told { error: Some(format!("the process ended ({status}): {last}")), ..Told::default() });
         }
         Ok(Told::parse(&fs::read_to_string(self.work.join(TOLD))?))
     }
@@ -176,9 +192,13 @@ impl FailingCalls {
         if let Some(error) = told.error.as_ref().filter(|error| error.starts_with("the process ended")) {
             return Err(error.clone());
         }
+        // Known of sled: an error in one of its threads may leave another one waiting.
+        if told.hangs && self.engine != Engine::Sled {
+            return Err("the process hangs".to_owned());
+        }
         let mut progress = Progress::default();
         progress.read(&fs::read(self.work.join(MARKS)).unwrap_or_default());
-        if let Some(error) = &told.error {
+        if let Some(error) = told.error.as_ref().filter(|_| !told.hangs) {
             match &told.read {
                 Some(Ok(sum))
                     if expected.find(*sum, progress.acknowledged.max(progress.durable), progress.issued).is_some() => {}
@@ -202,7 +222,8 @@ impl FailingCalls {
             }
         }
         let store = self.work.join(DISK).join(NAME);
-        self.check_files(&store, expected, &progress, told).map_err(|problem| format!("opened again, it {problem}"))?;
+        self.check_files(&store, expected, &progress, told)
+            .map_err(|problem| format!("opened again after {:?}, it {problem}", told.error))?;
         // The same again, had power been lost when the process ended.
         let trace = Trace::parse(fs::read(self.work.join(TRACE)).map_err(|error| error.to_string())?);
         let mut disk = Disk::new(&self.work.join(DISK), Promises::Posix);
@@ -292,6 +313,8 @@ pub fn run_faulty(engine: Engine, work: &Path, seed: u64, size: Size) -> Result<
 const CONTROL: &str = "control";
 const TRACE: &str = "trace";
 const TOLD: &str = "told";
+/// What takes longer hangs.
+const SCRIPT_TIME_MAX: Duration = Duration::from_secs(20);
 const PROBES_MAX: u64 = 20;
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(2);
 

@@ -149,11 +149,12 @@ impl Script {
         Self { seed, steps, rooms }
     }
 
-    /// Lets each batch wait for the one before it.
+    /// Lets each batch wait for the one before it, and flushes before the store is closed, as a close tells of no error.
     #[must_use]
     pub fn one_by_one(mut self) -> Self {
         let alone = |step| match step {
             Step::Commit(batches) => batches.into_iter().map(|batch| Step::Commit(vec![batch])).collect(),
+            Step::Reopen => vec![Step::Flush, Step::Reopen],
             step => vec![step],
         };
         self.steps = self.steps.into_iter().flat_map(alone).collect();
@@ -448,6 +449,16 @@ impl Expected {
             apply(&mut contents, op, &mut |_, _, _| {});
         }
         contents
+    }
+
+    /// Returns which of the first batches wrote an item last, 0 if none did.
+    pub fn last_write(&self, place: &(Keyspace, Bytes), number: u64) -> u64 {
+        let touches = |op: &Op| match op {
+            Op::Put { keyspace, key, .. } | Op::Delete { keyspace, key } => (keyspace, key) == (&place.0, &place.1),
+            Op::DeleteRange { keyspace, range } => *keyspace == place.0 && range.contains(&place.1),
+        };
+        let written = self.written.iter().take(number as usize);
+        written.enumerate().filter(|(_, ops)| ops.iter().any(touches)).map(|(at, _)| at as u64 + 1).last().unwrap_or(0)
     }
 
     fn push(&mut self, ops: Vec<Op>) {

@@ -39,6 +39,8 @@ enum { WRITE_FAILS_AT, SYNC_FAILS_AT, ERROR, KEEPS_FAILING, BUDGET_SET, BUDGET, 
 #define FDS 65536
 enum { UNTRACKED, TRACKED, APPENDING };
 static unsigned char tracked[FDS];
+/* As on Linux, a failed sync is told once to each descriptor of the file, whichever called. */
+static int owed_error[FDS];
 static char root[4096];
 static size_t root_len;
 static int trace = -1;
@@ -91,6 +93,24 @@ static int fails(int counter, int fails_at) {
     if (at == 0 || number < at || (number > at && !control[KEEPS_FAILING])) return 0;
     control[FAILURES]++;
     errno = (int)control[ERROR];
+    return 1;
+}
+
+/* Called with the lock: tells whether a sync of a file has to fail, and sets errno then. */
+static int sync_fails(int fd) {
+    if (owed_error[fd]) {
+        errno = owed_error[fd];
+        owed_error[fd] = 0;
+        return 1;
+    }
+    if (!fails(SYNCS, SYNC_FAILS_AT)) return 0;
+    int error = errno;
+    struct stat file, other;
+    if (!fstat(fd, &file))
+        for (int at = 0; at < FDS; at++)
+            if (tracked[at] && at != fd && !fstat(at, &other) && other.st_ino == file.st_ino && other.st_dev == file.st_dev)
+                owed_error[at] = error;
+    errno = error;
     return 1;
 }
 
@@ -173,6 +193,7 @@ static int open_file(int folder, const char *path, int flags, mode_t mode) {
     if (fd >= FDS) abort();
     if (fd >= 0) {
         tracked[fd] = flags & O_APPEND ? APPENDING : TRACKED;
+        owed_error[fd] = 0;
         record(OPEN, fd, (uint64_t)flags, 0, path, 0, 0, 0);
     }
     pthread_mutex_unlock(&lock);
@@ -232,7 +253,7 @@ static int sync_file(enum kind kind, long call, int fd) {
     if (!is_tracked(fd)) return (int)syscall(call, fd);
     pthread_mutex_lock(&lock);
     int result = -1;
-    if (!fails(SYNCS, SYNC_FAILS_AT)) {
+    if (!sync_fails(fd)) {
         result = (int)syscall(call, fd);
         if (!result) record(kind, fd, 0, 0, 0, 0, 0, 0);
     } else {
@@ -249,7 +270,7 @@ int sync_file_range(int fd, off64_t offset, off64_t len, unsigned flags) {
     if (!is_tracked(fd)) return (int)syscall(SYS_sync_file_range, fd, offset, len, flags);
     pthread_mutex_lock(&lock);
     int result = -1;
-    if (!fails(SYNCS, SYNC_FAILS_AT)) {
+    if (!sync_fails(fd)) {
         result = (int)syscall(SYS_sync_file_range, fd, offset, len, flags);
         if (!result) record(SYNC_FILE_RANGE, fd, (uint64_t)offset, (uint64_t)len, 0, 0, 0, 0);
     } else {
