@@ -266,10 +266,14 @@ fn a_hole_between_two_logs_is_not_read_over() {
         let logs = data_files(&place, "log");
         let lost = &logs[logs.len() - 2];
         fs::write(lost, "").unwrap();
-        // Opened again, it either has a beginning of the commits or, if a file that was written out needed the log, does not open.
-        let store = RocksDbBuilder::open(&place).unwrap();
-        let count = count_items(&store);
-        assert!(count < commits, "{count} of {commits}");
+        match RocksDbBuilder::open(&place) {
+            Ok(store) => {
+                let count = count_items(&store);
+                assert!(count < commits, "{count} of {commits}");
+            }
+            // The lost file may have been synced by then, as memtables were written out: it takes more than a crash to get there.
+            Err(error) => assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}"),
+        }
     }
 }
 
