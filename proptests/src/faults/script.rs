@@ -458,7 +458,8 @@ impl Expected {
             Op::DeleteRange { keyspace, range } => *keyspace == place.0 && range.contains(&place.1),
         };
         let written = self.written.iter().take(number as usize);
-        written.enumerate().filter(|(_, ops)| ops.iter().any(touches)).map(|(at, _)| at as u64 + 1).last().unwrap_or(0)
+        let last = written.enumerate().rfind(|(_, ops)| ops.iter().any(touches));
+        last.map_or(0, |(at, _)| at as u64 + 1)
     }
 
     fn push(&mut self, ops: Vec<Op>) {
