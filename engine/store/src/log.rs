@@ -188,7 +188,7 @@ impl EventLog {
     /// # Errors
     ///
     /// When the store can't be read or its records are damaged; if projections are behind the log, those of
-    /// [`catch_up`](Self::catch_up), and `Lagging` if the store is open for reading only; `Restoring` if a restore was interrupted.
+    /// [`rebuild`](Self::rebuild), and `Lagging` if the store is open for reading only; `Restoring` if a restore was interrupted.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, LogError> {
         Self::open_with_progress(store, |_, _| {}).await
     }
