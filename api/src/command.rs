@@ -105,7 +105,6 @@ impl Failure {
         match self {
             #[cfg(feature = "backup")]
             Self::Backup(crate::backup::BackupError::Log(_)) => ExitCode::from(3),
-            Self::Store(StoreError::NotEmpty { .. }) => ExitCode::from(2),
             Self::Copy(CopyError::NotACopy { .. } | CopyError::Ahead { .. })
             | Self::Log(LogError::Moved { .. } | LogError::UnfinishedCopy { .. })
             | Self::Copy(CopyError::Source(LogError::UnfinishedCopy { .. })) => ExitCode::from(2),

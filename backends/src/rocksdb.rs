@@ -1,7 +1,7 @@
 //! RocksDB: the engine to run a server on.
 //!
 //! Each keyspace is a column family of its name: the log, which only grows, and the nodes of trees, which are looked up by
-//! hash, get memtables, levels and sizes of their own, and a projection can be dropped as a whole. All share one write-ahead
+//! number, get memtables, levels and sizes of their own, and a projection can be dropped as a whole. All share one write-ahead
 //! log, which makes a batch over several of them atomic; `atomic_flush` is needed only where that log is switched off.
 
 mod files;
@@ -23,9 +23,8 @@ use ravel_store::{
     watch::Watchers,
 };
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
-    DBCompressionType, DBRecoveryMode, Error, ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Error,
+    ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use self::files::{cut_torn_manifest, links_logs, name_existing_manifest};
@@ -188,7 +187,8 @@ impl Shared {
     /// were acknowledged.
     fn reopen(&self, synced: Option<u64>) -> Result<(), StoreError> {
         let open_error = |error| StoreError::from_io(Operation::Open, error);
-        let in_memory = self.with(Db::memtable_bytes)?;
+        // Nothing is in memory if an earlier attempt left it closed.
+        let in_memory = self.with(Db::memtable_bytes).unwrap_or(0);
         self.make_room(in_memory.saturating_add(ROOM_BYTES)).map_err(open_error)?;
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
         // The engine locks its folder, so there can't be two.
@@ -272,13 +272,10 @@ impl Db {
     }
 
     fn compact(&self) -> Result<(), StoreError> {
-        let mut options = CompactOptions::default();
-        // Files of keys that only ascend are moved down as they were written first, by the quick compression.
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         for keyspace in Keyspace::ALL {
             let family = self.family(*keyspace)?;
             self.0.flush_cf(&family).map_err(|error| store_error(Operation::Flush, error))?;
-            self.0.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
+            self.0.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
         }
         Ok(())
     }

@@ -350,5 +350,10 @@ fn the_engine_is_opened_again_while_the_store_is_open() {
         store.db.reopen(None).unwrap();
         assert_eq!(count_items(&store), usize::from(round) * 5 + 5);
     }
+    // Also where an earlier attempt could not open it.
+    *store.db.db.write().unwrap() = None;
+    assert!(matches!(block_on(store.get(Keyspace::Log, "a")), Err(StoreError::Halted)));
+    store.db.reopen(None).unwrap();
+    assert_eq!(count_items(&store), 15);
     assert!(data_files(&place, "room").is_empty());
 }

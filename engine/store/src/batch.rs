@@ -88,6 +88,11 @@ impl Batch {
         &self.ops
     }
 
+    /// Returns the writes by themselves, in the order they were added.
+    pub fn into_ops(self) -> Vec<Op> {
+        self.ops
+    }
+
     /// Returns how durable the batch is on return.
     pub fn wanted_durability(&self) -> Durability {
         self.durability

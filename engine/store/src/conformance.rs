@@ -73,8 +73,7 @@ macro_rules! conformance_tests {
                 a_waiting_watch_is_woken_from_another_thread, a_refused_batch_wakes_nobody,
                 a_range_delete_wakes_what_it_overlaps, a_woken_watch_sees_the_commit;
             crashes: reopening_keeps_everything, relaxed_commits_are_there_after_a_flush,
-                a_failed_write_loses_nothing_and_leaves_the_store_usable, a_failed_read_changes_nothing,
-                a_copy_is_equal, a_copy_into_a_used_store_is_refused, a_failed_copy_has_no_meta;
+                a_failed_write_loses_nothing_and_leaves_the_store_usable, a_failed_read_changes_nothing;
             directories: a_foreign_directory_is_refused_and_left_alone, another_engines_directory_is_refused,
                 a_newer_directory_is_refused_and_left_alone, the_second_to_open_is_told_so,
                 a_missing_directory_is_created;

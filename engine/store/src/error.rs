@@ -79,12 +79,6 @@ pub enum StoreError {
         /// The bound, in the same unit.
         max: usize,
     },
-    /// The target of a copy is not empty; nothing was written.
-    #[error("the target of a copy must be empty, but has keys in {keyspace}")]
-    NotEmpty {
-        /// A keyspace in which something is.
-        keyspace: Keyspace,
-    },
     /// A record could not be encoded.
     #[error("cannot encode a record of {keyspace}")]
     Encode {

@@ -21,7 +21,6 @@ pub mod log;
 pub mod watch;
 
 mod batch;
-mod copy;
 mod error;
 mod keyspace;
 mod memory;
@@ -30,7 +29,6 @@ mod store;
 
 pub use batch::{Batch, Committed, Durability, FailedGuard, Guard, Op};
 pub use codec::Record;
-pub use copy::{CopyReport, copy, copy_with_progress};
 pub use error::{BoundedBy, ForeignReason, Operation, ShortKey, Source, StoreError};
 pub use keyspace::Keyspace;
 pub use memory::MemoryStore;

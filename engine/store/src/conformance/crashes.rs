@@ -1,8 +1,8 @@
 //! What lasts: reopening, faults, copies.
 
-use super::{SPACE, StoreBuilder, commit, everything, get, put, text, with_store, write};
+use super::{SPACE, StoreBuilder, commit, everything, get, put, write};
 use crate::{
-    Batch, Committed, Durability, KeyRange, Keyspace, MemoryStore, Operation, Scan, Store, StoreError, block_on, copy,
+    Batch, Committed, Durability, KeyRange, Operation, Scan, Store, StoreError, block_on,
     faulty::{Fault, FaultyStore},
 };
 
@@ -88,64 +88,4 @@ pub fn a_failed_read_changes_nothing<B: StoreBuilder>() {
     block_on(store.get_many(SPACE, &["a".into()])).unwrap_err();
     block_on(store.scan(Scan::prefix(SPACE, ""))).unwrap_err();
     assert_eq!(everything(&store), "a=1");
-}
-
-pub fn a_copy_is_equal<B: StoreBuilder>() {
-    let source_place = B::place();
-    let source = B::open(&source_place).unwrap();
-    let mut bytes = 0;
-    for (at, keyspace) in Keyspace::ALL.iter().enumerate() {
-        write(&source, |batch| {
-            for key in 0..at * 10 {
-                batch.put(*keyspace, format!("{key:03}"), vec![at as u8; key * 3000]);
-                bytes += 3 + key as u64 * 3000;
-            }
-        });
-    }
-    let memory = MemoryStore::new();
-    let target_place = B::place();
-    let target = B::open(&target_place).unwrap();
-    let out = block_on(copy(&source, &memory)).unwrap();
-    let back = block_on(copy(&memory, &target)).unwrap();
-    assert_eq!(out, back);
-    assert_eq!(out.bytes, bytes);
-    assert_eq!(out.items.get(&Keyspace::Meta), None);
-    assert_eq!(out.items.get(&Keyspace::Rooms), Some(&10));
-    drop(target);
-    let target = B::open(&target_place).unwrap();
-    for keyspace in Keyspace::ALL {
-        let scan = Scan::new(*keyspace, KeyRange::all());
-        assert!(text(&source, scan.clone()) == text(&target, scan), "{keyspace} differs");
-    }
-}
-
-pub fn a_copy_into_a_used_store_is_refused<B: StoreBuilder>() {
-    with_store::<B>(|target| {
-        write(target, |batch| {
-            batch.put(Keyspace::Extremities, "", "");
-        });
-        let source = MemoryStore::new();
-        put(&source, "a", "1");
-        let error = block_on(copy(&source, target)).unwrap_err();
-        assert!(matches!(error, StoreError::NotEmpty { keyspace: Keyspace::Extremities }));
-        assert_eq!(everything(target), "");
-    });
-}
-
-pub fn a_failed_copy_has_no_meta<B: StoreBuilder>() {
-    let source = MemoryStore::new();
-    for keyspace in Keyspace::ALL {
-        write(&source, |batch| {
-            batch.put(*keyspace, "a", "1");
-        });
-    }
-    for n in 1..=Keyspace::ALL.len() as u64 {
-        with_store::<B>(|inner| {
-            // The store cannot be moved out of its place, so the fault sits on the side that is read.
-            let faulty = FaultyStore::new(source.clone());
-            faulty.fail(Operation::Scan, n, Fault::Failed);
-            block_on(copy(&faulty, inner)).unwrap_err();
-            assert_eq!(text(inner, Scan::new(Keyspace::Meta, KeyRange::all())), "");
-        });
-    }
 }

@@ -133,6 +133,10 @@ impl EventLog {
         let mut parts = self.appends.take_group();
         while !parts.is_empty() {
             let (batch, group) = self.merge(parts)?;
+            // All were refused: there is nothing to write, not even a head.
+            if group.parts.is_empty() {
+                break;
+            }
             // If this future is dropped meanwhile, whoever writes next finds out what became of the group.
             let group = in_flight.insert(group);
             let committed = self.store.commit(batch).await;
@@ -178,7 +182,6 @@ impl EventLog {
         let mut batch = head.guarded_batch()?;
         batch.durability(Durability::Relaxed);
         let mut group = Group { head: Head::default(), parts: Vec::with_capacity(parts.len()) };
-        let mut events = BTreeSet::new();
         for mut waiting in parts {
             let part = &mut waiting.part;
             // What was purged since it was queued may be what it builds on.
@@ -187,7 +190,8 @@ impl EventLog {
                 continue;
             }
             // A guard knows what was there before the batch, not what the batch itself puts there.
-            if part.events.iter().any(|event| events.contains(&event.projected.key)) {
+            if group.parts.iter().any(|other| other.part.room == part.room && !other.part.keys.is_disjoint(&part.keys))
+            {
                 waiting.tell(Fate::AlreadyThere);
                 continue;
             }
@@ -201,7 +205,6 @@ impl EventLog {
                 }
             }
             for event in &part.events {
-                events.insert(event.projected.key.clone());
                 batch.guard_absent(Keyspace::Events, event.projected.key.clone());
                 let sequence = head.take_sequence()?;
                 batch.put(Keyspace::Log, key::sequence(sequence), event.entry.clone());
@@ -437,7 +440,7 @@ impl Projected {
         Ok(Self {
             key: key::event(room, &event.event.event_id),
             timeline: codec::encode(&TimelineRecord::of(event))?.into(),
-            others: batch.ops().to_vec(),
+            others: batch.into_ops(),
         })
     }
 

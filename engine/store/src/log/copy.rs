@@ -220,7 +220,8 @@ impl LogCopy {
     }
 }
 
-/// Checks that a log is a beginning of another one, by its first and its last entry: an entry follows from all before it.
+/// Checks that a log is a beginning of another one, by its first and its last entry; what lies between is found out when rooms are
+/// compared.
 async fn check_beginning(source: &EventLog, target: &EventLog) -> Result<(), CopyError> {
     let Some(last) = target.len().checked_sub(1) else { return Ok(()) };
     let source_entries = source.len();

@@ -19,11 +19,13 @@ use super::{
 };
 use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
 
-/// Rooms are put aside, to be loaded again when they are needed, once those in memory have more events than this.
-const EVENTS_MAX: usize = 500_000;
+/// Rooms are put aside, to be loaded again when they are needed, once those in memory have more events than this. (Few in this
+/// crate's tests.)
+const EVENTS_MAX: usize = if cfg!(test) { 60 } else { 500_000 };
 
 impl EventLog {
-    /// Drops every projection and computes it again from the log; then carries out once more what was purged. Calls `progress` with the entries done and all entries.
+    /// Drops every projection and computes it again from the log; then carries out once more what was purged. Calls `progress` with
+    /// the entries done and all entries.
     ///
     /// Signatures were verified on receipt and are not verified again; every event id is computed again. The log is read once
     /// before anything is dropped, and a head that is damaged is made anew from it. Killed in between, it goes on when the log is
@@ -70,6 +72,7 @@ impl EventLog {
                 progress(sequence.saturating_add(1), total);
                 if batch.size_bytes() >= BATCH_BYTES {
                     self.commit_projected(&mut batch, sequence.saturating_add(1)).await?;
+                    replay.put_aside();
                 }
             }
         }
@@ -161,16 +164,27 @@ impl Replay {
         if self.rooms.contains_key(&room) { None } else { self.stored.get(&room).cloned() }
     }
 
-    /// Loads a room from the projections, and forgets others that were not used for long if there is too much.
+    /// Puts rooms aside that were not used for longest, if there is too much. What follows from all entries that were taken has to
+    /// be in the projections.
+    pub(super) fn put_aside(&mut self) {
+        if self.events <= EVENTS_MAX {
+            return;
+        }
+        let mut rooms: Vec<(u64, u32)> = self.rooms.iter().map(|(number, open)| (open.used, *number)).collect();
+        rooms.sort_unstable();
+        for (_, number) in rooms {
+            // Half is left, so that this is not done for each entry.
+            if self.events <= EVENTS_MAX / 2 {
+                break;
+            }
+            self.forget(number);
+        }
+    }
+
+    /// Loads a room from the projections.
     pub(super) async fn load(&mut self, log: &EventLog, room_id: &RoomId) -> Result<(), LogError> {
         let record = log.known().rooms.get(room_id).cloned();
         let Some(record) = record else { return Ok(()) };
-        while self.events > EVENTS_MAX
-            && let Some(oldest) = self.rooms.iter().min_by_key(|(_, open)| open.used).map(|(number, _)| *number)
-        {
-            let forgotten = self.rooms.remove(&oldest).map_or(0, |open| open.room.len());
-            self.events = self.events.saturating_sub(forgotten);
-        }
         let room = log.load(room_id, &record).await?;
         self.events = self.events.saturating_add(room.len());
         self.rooms.insert(record.number, OpenRoom { room, used: self.now });

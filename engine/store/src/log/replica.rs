@@ -15,7 +15,7 @@ use crate::{Batch, Durability, Keyspace, codec};
 /// it is.
 pub struct Replica {
     log: EventLog,
-    replay: Replay,
+    pub(super) replay: Replay,
 }
 
 impl Replica {
@@ -69,6 +69,7 @@ impl Replica {
             }
             if pending.batch.size_bytes() >= BATCH_BYTES {
                 pending = pending.commit(&self.log, Durability::Relaxed).await?;
+                self.replay.put_aside();
             }
         }
         pending.commit(&self.log, durability).await.map(|_| ())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     BATCH_BYTES, Bytes, Durability, Fault, FaultyStore, LogError, MemoryStore, Operation, Store, StoreError, TestRoom,
-    block_on, check_loaded, contents, findings, open, stored, stored_in_batches,
+    block_on, check_loaded, contents, findings, open, rebuild, rules, stored, stored_in_batches,
 };
 use crate::{
     Limits,
@@ -58,6 +58,26 @@ fn a_replica_goes_on_where_it_was_stopped() {
         stopped += 1;
     }
     assert!(stopped > 1);
+    assert!(contents(&copy) == contents(&source));
+}
+
+/// Rooms that were not used for long are put aside, and loaded when they come again.
+#[test]
+fn many_rooms_in_turns_need_not_be_in_memory_at_once() {
+    let rooms: Vec<TestRoom> = (0..12).map(|number| TestRoom::forked(&format!("!r{number}:a"))).collect();
+    let source = MemoryStore::new();
+    let log = open(&source);
+    for place in 0..rooms[0].judged.len() {
+        for room in &rooms {
+            block_on(log.append(room.room.room_id(), rules(), &room.judged[place..=place], Durability::Sync)).unwrap();
+        }
+    }
+    let copy = MemoryStore::new();
+    let mut replica = replica(copy.clone());
+    block_on(replica.take(&entries(&source), Durability::Sync)).unwrap();
+    assert!(replica.replay.rooms().count() < rooms.len(), "some are put aside");
+    assert!(contents(&copy) == contents(&source));
+    rebuild(&copy).unwrap();
     assert!(contents(&copy) == contents(&source));
 }
 
