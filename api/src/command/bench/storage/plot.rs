@@ -74,7 +74,8 @@ fn draw_bars<'a>(report: &Report, area: &DrawingArea<SVGBackend<'a>, Shift>) -> 
             for ((bars, samples), x) in bars.iter_mut().zip([&measured.ravel, &measured.raw]).zip([x, x + 1.0]) {
                 bars.push((x, samples));
             }
-            if let Some(top) = measured.ravel.max() {
+            let tops = [&measured.ravel, &measured.raw].into_iter().filter_map(Samples::max);
+            if let Some(top) = tops.reduce(f64::max) {
                 chart.draw_series([Text::new((*engine).to_owned(), (x, top * 1.25), ("sans-serif", 12))])?;
             }
         }
