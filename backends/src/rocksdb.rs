@@ -376,7 +376,7 @@ impl Db {
     }
 
     fn writes(&self, batch: &Batch) -> Result<WriteBatch, StoreError> {
-        let mut writes = WriteBatch::default();
+        let mut writes = WriteBatch::with_capacity_bytes(batch.size_bytes());
         for op in batch.ops() {
             match op {
                 Op::Put { keyspace, key, value } => writes.put_cf(self.family(*keyspace)?, key, value),

@@ -40,7 +40,7 @@ use crate::{
     event::StateKey,
     id::{EventId, UserId},
     room_version::RoomVersionRules,
-    state::{NodeIndex, NodeRecord},
+    state::{EntryFingerprints, NodeIndex, NodeRecord},
     work::count,
 };
 
@@ -71,6 +71,7 @@ pub struct EventGraph {
     depths: Column<i64>,
     keys: KeyTable,
     create: Option<EventIndex>,
+    entry_fingerprints: EntryFingerprints,
     /// What there is of the room, if not all of it is here.
     sparse: Option<Sparse>,
 }
@@ -89,6 +90,7 @@ impl EventGraph {
             depths: Column::default(),
             keys: KeyTable::default(),
             create: None,
+            entry_fingerprints: EntryFingerprints::default(),
             sparse: None,
         }
     }
@@ -124,6 +126,10 @@ impl EventGraph {
     /// Returns the id of an event. Costs an allocation.
     pub fn event_id(&self, index: EventIndex) -> EventId {
         self.ids.get(self.place(index).unwrap_or(usize::MAX))
+    }
+
+    pub(crate) fn entry_fingerprints(&self) -> &EntryFingerprints {
+        &self.entry_fingerprints
     }
 
     /// Compares two events by their ids.

@@ -9,6 +9,7 @@
 //! keys and event ids.
 
 mod compare;
+mod entry_fingerprints;
 mod node;
 mod record;
 mod stored;
@@ -17,11 +18,11 @@ use std::{collections::BTreeMap, fmt};
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::compare::conflicts;
 use self::node::Slot;
 pub use self::record::{
     EntryRecord, NodeCache, NodeContent, NodeIndex, NodeNumbers, NodeRecord, StateLoader, UnusableNode,
 };
+pub(crate) use self::{compare::conflicts, entry_fingerprints::EntryFingerprints};
 use crate::{
     event::StateKey,
     graph::{EventGraph, EventIndex, KeyIndex},

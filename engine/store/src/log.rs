@@ -126,7 +126,7 @@ const PROJECTIONS: [Keyspace; 6] = [
 const LOG_PAGE: usize = 1024;
 
 /// A batch is committed when it has grown to this size. (Small in this crate's tests, which want many batches.)
-const BATCH_BYTES: usize = if cfg!(test) { 16 << 10 } else { 4 << 20 };
+const BATCH_BYTES: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
 
 /// The log of a server on a store. There is one writer of a log; a second one is found out when it appends.
 pub struct EventLog {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest, Sha256};
 use smallvec::{SmallVec, smallvec};
 
-use super::{Fingerprint, NodeIndex, stored};
+use super::{Fingerprint, NodeIndex, entry_fingerprints::Hashed, stored};
 use crate::{
     graph::{EventGraph, EventIndex, KeyIndex, KeyTable},
     work::count,
@@ -250,7 +250,7 @@ impl Slot {
         match self {
             Self::Empty | Self::Stored(_) => None,
             Self::Leaf(leaf) => Some(*leaf.marks.fingerprint.get_or_init(|| {
-                let mut entries = leaf.entries.to_vec();
+                let mut entries = graph.entry_fingerprints().of(graph, &leaf.entries);
                 entries.sort_by(|(a, _), (b, _)| graph.keys().compare_paths(*a, *b));
                 fingerprint_of_entries(graph, &entries, depth)
             })),
@@ -339,9 +339,9 @@ fn replace(entries: &[Entry], edits: &[Edit]) -> Option<Vec<Entry>> {
 
 /// The fingerprint of entries, sorted by path, whose paths agree in the digits above a depth: that of an entry if it is alone, of
 /// a branch if not. At most 64 levels deep, by the length of a path.
-fn fingerprint_of_entries(graph: &EventGraph, entries: &[Entry], depth: usize) -> Fingerprint {
-    if let [(key, event)] = entries {
-        return entry_fingerprint(graph, *key, *event);
+fn fingerprint_of_entries(graph: &EventGraph, entries: &[Hashed], depth: usize) -> Fingerprint {
+    if let [(_, fingerprint)] = entries {
+        return *fingerprint;
     }
     let mut rest = entries;
     branch_fingerprint((0..16).map(|digit| {
@@ -365,17 +365,5 @@ fn branch_fingerprint(children: impl Iterator<Item = Option<Fingerprint>>) -> Fi
     if let Some(place) = message.get_mut(1..3) {
         place.copy_from_slice(&bitmap.to_be_bytes());
     }
-    Fingerprint(Sha256::digest(&message).into())
-}
-
-fn entry_fingerprint(graph: &EventGraph, key: KeyIndex, event: EventIndex) -> Fingerprint {
-    let mut message: SmallVec<[u8; 256]> = smallvec![0];
-    let (event_type, state_key) = graph.keys().bytes(key);
-    for part in [event_type, state_key] {
-        // Lengths come from events, which are at most 64 KiB.
-        message.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        message.extend_from_slice(part);
-    }
-    message.extend_from_slice(graph.event_id_text(event).as_ref());
     Fingerprint(Sha256::digest(&message).into())
 }
