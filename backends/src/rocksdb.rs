@@ -10,7 +10,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, mpsc},
     thread,
     time::Duration,
 };
@@ -23,8 +23,8 @@ use ravel_store::{
     watch::Watchers,
 };
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Error,
-    ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPath, DBRecoveryMode,
+    Error, ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use self::files::{cut_torn_manifest, links_logs, name_existing_manifest};
@@ -191,8 +191,8 @@ impl Shared {
         let in_memory = self.with(Db::memtable_bytes).unwrap_or(0);
         self.make_room(in_memory.saturating_add(ROOM_BYTES)).map_err(open_error)?;
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        // The engine locks its folder, so there can't be two.
-        drop(db.take());
+        // The engine locks its folder, so there can't be two: unless it is closed, opening fails.
+        close(db.take());
         match Db::open(&self.data, &self.options, synced) {
             Ok(opened) => {
                 *db = Some(opened);
@@ -266,7 +266,7 @@ impl Db {
     fn open_files_once(path: &Path, options: &RocksDbOptions, mode: DBRecoveryMode) -> Result<Self, StoreError> {
         let (mut db_options, family_options) = engine_options(path, options)?;
         db_options.set_wal_recovery_mode(mode);
-        DB::open_cf_descriptors(&db_options, path, families(&family_options))
+        DB::open_cf_descriptors(&db_options, path, families(path, &family_options)?)
             .map(Self)
             .map_err(|error| store_error(Operation::Open, error))
     }
@@ -289,7 +289,7 @@ impl Db {
         let (mut db_options, family_options) = engine_options(path, options)?;
         db_options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         db_options.create_missing_column_families(false);
-        DB::open_cf_descriptors_read_only(&db_options, path, families(&family_options), false)
+        DB::open_cf_descriptors_read_only(&db_options, path, families(path, &family_options)?, false)
             .map(Self)
             .map_err(|error| store_error(Operation::Open, error))
     }
@@ -351,8 +351,7 @@ impl Db {
 
     /// Writes a batch, waiting while RocksDB takes none because it has too much to write out.
     ///
-    /// RocksDB must not do that waiting: when it stops writes and then finds the disk full, its recovery waits for the very write that
-    /// waits for it, for ever. `has_room` tells whether the disk is full meanwhile.
+    /// RocksDB must not do that waiting, which may last for as long as the disk is full. `has_room` tells whether it is meanwhile.
     fn write(&self, batch: &Batch, has_room: impl Fn() -> io::Result<()>) -> Result<(), StoreError> {
         // Not synced here: `sync` does that, once for all that were written meanwhile.
         let mut options = WriteOptions::default();
@@ -361,7 +360,8 @@ impl Db {
         let mut pauses = 0u32;
         loop {
             match self.0.write_opt(self.writes(batch)?, &options) {
-                Err(error) if error.kind() == ErrorKind::Incomplete => {}
+                // One that comes of an error is in its words: what RocksDB has to write out stays, as it has given up.
+                Err(error) if error.kind() == ErrorKind::Incomplete && error.as_ref().contains(STOPPED) => {}
                 written => return written.map_err(|error| store_error(Operation::Commit, error)),
             }
             let stopped = self.0.property_int_value("rocksdb.is-write-stopped");
@@ -473,12 +473,32 @@ impl Writer for RocksDbWriter {
     }
 }
 
-fn families(options: &Options) -> impl Iterator<Item = ColumnFamilyDescriptor> {
-    Keyspace::ALL
+/// Closes the engine, and waits for that, though not for ever: a disk that doesn't answer must not take the reads of others with it.
+fn close(db: Option<Db>) {
+    let Some(db) = db else { return };
+    let (closed, waiting) = mpsc::channel();
+    let closing = thread::Builder::new().name(format!("{ENGINE} close")).spawn(move || {
+        drop(db);
+        let _ = closed.send(());
+    });
+    // Without a thread, it was closed here.
+    if closing.is_ok() {
+        let _ = waiting.recv_timeout(CLOSE_TIME_MAX);
+    }
+}
+
+fn families(path: &Path, options: &Options) -> Result<impl Iterator<Item = ColumnFamilyDescriptor>, StoreError> {
+    // RocksDB insists on this one; it stays empty.
+    let mut default = Options::default();
+    // This turns off that RocksDB goes on by itself after a full disk: there is no option for it, but it does so only where all is in
+    // one folder, and for that it counts a folder twice that is named twice. The thread with which it does so may end without waking
+    // whoever closes the engine meanwhile, who then waits for ever.
+    let folder = DBPath::new(path, u64::MAX).map_err(|error| store_error(Operation::Open, error))?;
+    default.set_cf_paths(&[folder]);
+    Ok(Keyspace::ALL
         .iter()
         .map(|keyspace| ColumnFamilyDescriptor::new(keyspace.name(), options.clone()))
-        // RocksDB insists on this one; it stays empty.
-        .chain([ColumnFamilyDescriptor::new("default", Options::default())])
+        .chain([ColumnFamilyDescriptor::new("default", default)]))
 }
 
 /// Returns the options that a store in this folder gives RocksDB, and those of each of its column families: for measuring it without
@@ -487,10 +507,10 @@ fn families(options: &Options) -> impl Iterator<Item = ColumnFamilyDescriptor> {
 /// # Errors
 /// `Io` if RocksDB does not know one of them.
 pub fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options, Options), StoreError> {
-    let mut db = Options::default();
-    if links_logs(path) {
-        db = db.get_options_from_string(LINKED_LOGS).map_err(|error| store_error(Operation::Open, error))?;
-    }
+    let linked_logs = if links_logs(path) { LINKED_LOGS } else { "" };
+    let mut db = Options::default()
+        .get_options_from_string(format!("{NO_RESUMING}{linked_logs}"))
+        .map_err(|error| store_error(Operation::Open, error))?;
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_paranoid_checks(true);
@@ -542,13 +562,21 @@ fn store_error(operation: Operation, error: Error) -> StoreError {
 
 /// Each file of the write-ahead log tells where the one before it ended. Several may be written before they are synced, and loss of
 /// power may then take an older one and leave a newer one: without this, RocksDB would read over the hole. There is no method for it.
-const LINKED_LOGS: &str = "track_and_verify_wals=true";
+const LINKED_LOGS: &str = "track_and_verify_wals=true;";
+
+/// After errors that may pass, RocksDB does not go on by itself, see [`families`]. There is no method for it.
+const NO_RESUMING: &str = "max_bgerror_resume_count=0;";
 
 /// A file that is written to see whether there is room again, and removed.
 const ROOM: &str = "ravel.room";
 /// Room that must be there beside that for what is in memory before RocksDB is opened again after the disk was full.
 const ROOM_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How long to wait for the engine to close, which takes it two seconds at most while the disk answers.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What RocksDB says when it takes no write because it has too much to write out.
+const STOPPED: &str = "Write stall";
 /// How long to wait before a write is tried again that RocksDB does not take yet.
 const STOPPED_PAUSE: Duration = Duration::from_millis(2);
 /// After so many of them it is found out whether the disk is full.

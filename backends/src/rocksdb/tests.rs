@@ -357,3 +357,97 @@ fn the_engine_is_opened_again_while_the_store_is_open() {
     assert_eq!(count_items(&store), 15);
     assert!(data_files(&place, "room").is_empty());
 }
+
+/// The folder stays locked by it.
+#[test]
+fn reads_go_on_while_the_engine_cannot_be_closed() {
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    (0..5).for_each(|number| commit(&store, number, Durability::Sync));
+    let closing = store.db.db.write().unwrap().take();
+    for _ in 0..3 {
+        store.db.reopen(None).unwrap_err();
+        assert_eq!(count_items(&store), 5);
+    }
+    drop(closing);
+    store.db.reopen(None).unwrap();
+    (5..10).for_each(|number| commit(&store, number, Durability::Sync));
+    assert_eq!(count_items(&store), 10);
+}
+
+/// Lets RocksDB find no room for the next few tables, though for those after them, until what is returned is dropped.
+#[cfg(target_os = "linux")]
+fn no_room_for_next_tables(place: &TempDir, count: u32) -> impl Drop {
+    struct Links(Vec<PathBuf>);
+
+    impl Drop for Links {
+        fn drop(&mut self) {
+            // RocksDB removes those it met.
+            self.0.iter().for_each(|link| drop(fs::remove_file(link)));
+        }
+    }
+
+    let number = |file: &PathBuf| file.file_stem()?.to_str()?.rsplit('-').next()?.parse::<u32>().ok();
+    let last = crash_tests::files(&place.path().join("data")).iter().filter_map(number).max().unwrap();
+    let links: Vec<_> = (1..=count).map(|next| place.path().join(format!("data/{:06}.sst", last + next))).collect();
+    links.iter().for_each(|link| std::os::unix::fs::symlink("/dev/full", link).unwrap());
+    Links(links)
+}
+
+/// RocksDB's own attempts to go on after a full disk may keep it from being closed: it must not make any, not even a single one that
+/// works.
+#[cfg(target_os = "linux")]
+#[test]
+fn after_a_full_disk_the_engine_goes_on_only_if_it_is_opened_again() {
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    (0..5).for_each(|number| commit(&store, number, Durability::Sync));
+    let _full = no_room_for_next_tables(&place, 2);
+    let write = |db: &Db| db.0.put_cf(db.family(Keyspace::Meta).unwrap(), "a", "b");
+    let flushed = store.db.with(|db| db.0.flush_cf(db.family(Keyspace::Log).unwrap())).unwrap();
+    let error = store_error(Operation::Flush, flushed.unwrap_err());
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    // RocksDB would try after one second.
+    thread::sleep(Duration::from_millis(2_500));
+    store.db.with(write).unwrap().unwrap_err();
+    assert_eq!(count_items(&store), 5);
+    store.db.reopen(None).unwrap();
+    store.db.with(write).unwrap().unwrap();
+    (5..10).for_each(|number| commit(&store, number, Durability::Sync));
+    assert_eq!(count_items(&store), 10);
+}
+
+/// RocksDB takes writes after that until its memory is full, and then never again: nobody may wait for it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_compaction_without_room_lets_no_commit_wait_for_ever() {
+    let place = RocksDbBuilder::place();
+    let store = RocksDbBuilder::open(&place).unwrap();
+    let put = |number: u32| {
+        let mut batch = Batch::new();
+        batch.durability(Durability::Relaxed).put(Keyspace::Log, number.to_be_bytes().to_vec(), vec![7; 20_000]);
+        block_on(store.commit(batch))
+    };
+    for round in 0..2 {
+        (0..10 + round).for_each(|number| drop(put(number).unwrap()));
+        store.db.with(|db| db.0.flush_cf(db.family(Keyspace::Log).unwrap())).unwrap().unwrap();
+    }
+    let full = no_room_for_next_tables(&place, 4);
+    let range = None::<&[u8]>;
+    store.db.with(|db| db.0.compact_range_cf(db.family(Keyspace::Log).unwrap(), range, range)).unwrap();
+    drop(full);
+    let mut next = 11;
+    let error = loop {
+        match put(next) {
+            Ok(_) => next += 1,
+            Err(error) => break error,
+        }
+        assert!(next < 2_000, "it goes on without a compaction");
+    };
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    // After a while, it is opened again.
+    thread::sleep(Duration::from_millis(500));
+    assert!(put(next).unwrap().is_written());
+    let items = block_on(store.scan_all(Scan::new(Keyspace::Log, KeyRange::all()))).unwrap();
+    assert_eq!(items.len(), next as usize + 1);
+}
