@@ -572,7 +572,7 @@ const ROOM: &str = "ravel.room";
 /// Room that must be there beside that for what is in memory before RocksDB is opened again after the disk was full.
 const ROOM_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How long to wait for the engine to close, which takes it two seconds at most while the disk answers.
+/// How long to wait for the engine to close, which ends what it does in the background first.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What RocksDB says when it takes no write because it has too much to write out.
