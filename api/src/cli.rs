@@ -9,7 +9,7 @@ use ravel_core::id::ServerName;
 #[cfg(feature = "backup")]
 use crate::backup::PlaceName;
 use crate::{
-    command::{self, Failure, purge::Age},
+    command::{self, Failure, purge::Age, replay::ReplayTarget},
     database::DatabaseName,
     output::Output,
 };
@@ -44,8 +44,13 @@ forward_extremities_agree, current_state_agrees}, the last two null if they were
 
 TOTAL has the sums, seconds and events_per_second.
 
-Exit code 1: an event was dropped or not judged, or with --check or --as something disagrees. The first merge that disagrees is
-explained.";
+With several databases, or `all`: {\"databases\": [DATABASE...], \"equal\": true or false}. DATABASE has database, rooms and total as
+above, stored ({rooms, events, states}: all that is in the database then, states being different ones), fingerprint, and equal
+(to the first). The fingerprint is over every room's id, version, events with their JSON, verdicts, states and current state, as they
+are read back from the database after it was closed. It is of the whole database: give new ones.
+
+Exit code 1: an event was dropped or not judged, or with --check or --as something disagrees, or the fingerprints of several databases
+differ. The first merge that disagrees is explained.";
     pub(super) const STATE: &str =
         "With --json: one line [\"type\", \"state_key\", \"event_id\"] for each entry, sorted.";
     pub(super) const EXPLAIN: &str = "\
@@ -146,8 +151,11 @@ enum Command {
         /// Files of recorded rooms, plain or compressed with gzip
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        #[command(flatten)]
-        database: Database,
+        /// The database: rocksdb:DIR, sled:DIR, memory, or in builds with the feature `postgres` postgres://USER@HOST/DATABASE; or
+        /// `all`: memory, RocksDB and sled, these two in temporary folders. With several databases, each is filled, read back, and
+        /// compared with the first
+        #[arg(long = "database", short, value_name = "DATABASE", required = true)]
+        databases: Vec<ReplayTarget>,
         /// Compare the state before each merge with the recorded answer
         #[arg(long)]
         check: bool,
@@ -382,9 +390,9 @@ pub fn run() -> ExitCode {
 
 fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
     match command {
-        Command::Replay { files, database, check, as_server } => {
+        Command::Replay { files, databases, check, as_server } => {
             let options = command::replay::Options { check, as_server, skip_known: false };
-            command::replay::run(&files, &database.database, &options, output)
+            command::replay::run(&files, &databases, &options, output)
         }
         Command::State { database, room, before, after } => {
             let at = match (before, after) {

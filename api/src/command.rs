@@ -68,6 +68,10 @@ pub enum Failure {
         /// Where it is of the other version.
         place: &'static str,
     },
+    #[error("{0} was named twice")]
+    NamedTwice(DatabaseName),
+    #[error("no temporary folder can be made: {0}")]
+    NoTemporaryFolder(#[source] io::Error),
     #[error("a database can't be copied to itself")]
     CopyToItself,
     #[error("{server} was not among the servers recorded in any of the files{}", list(.known))]

@@ -2,11 +2,13 @@
 
 mod compare;
 mod report;
+mod several;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,7 +24,7 @@ use self::report::Report;
 pub use self::report::{Disagreement, Dropped, RoomReport, ServerReport, Verdicts};
 use super::{Failure, disagreement};
 use crate::{
-    database::DatabaseName,
+    database::{DatabaseName, InvalidName},
     output::Output,
     recorded_room::{RecordedEvent, RecordedRoom},
 };
@@ -41,10 +43,28 @@ pub struct Options {
 /// How many events are verified, and how many are stored, at a time.
 const CHUNK: usize = 128;
 
-/// Replays files into a database, a room each. The exit code is 1 if anything disagrees or could not be judged.
+/// Where to replay to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayTarget {
+    /// A database.
+    Database(DatabaseName),
+    /// Memory, and RocksDB and sled in temporary folders.
+    All,
+}
+
+impl FromStr for ReplayTarget {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        if name == "all" { Ok(Self::All) } else { name.parse().map(Self::Database) }
+    }
+}
+
+/// Replays files into a database, a room each; or into several, and compares these. The exit code is 1 if anything disagrees or could
+/// not be judged.
 pub fn run(
     files: &[PathBuf],
-    database: &DatabaseName,
+    targets: &[ReplayTarget],
     options: &Options,
     output: &mut Output,
 ) -> Result<ExitCode, Failure> {
@@ -57,10 +77,8 @@ pub fn run(
         }
     }
     check_versions(&rooms, &BTreeMap::new(), "in another file")?;
-    let log = block_on(EventLog::open(database.open_or_create()?))?;
-    log.check_appendable()?;
-    let known = log.rooms().into_iter().collect();
-    check_versions(&rooms, &known, "in the database")?;
+    let [ReplayTarget::Database(database)] = targets else { return several::run(&rooms, targets, options, output) };
+    let log = open(&rooms, database)?;
     let progress = output.progress(rooms.iter().map(|room| room.events.len() as u64).sum(), "", "events");
     let started = Instant::now();
     let mut report = Report::of(rooms.iter().map(|room| room.path.as_path()));
@@ -75,6 +93,14 @@ pub fn run(
     report.seconds = started.elapsed().as_secs_f64();
     report.print_total(options, output);
     Ok(if report.is_good() { ExitCode::SUCCESS } else { disagreement() })
+}
+
+/// Opens a database that takes these rooms.
+fn open(rooms: &[RecordedRoom], database: &DatabaseName) -> Result<EventLog, Failure> {
+    let log = block_on(EventLog::open(database.open_or_create()?))?;
+    log.check_appendable()?;
+    check_versions(rooms, &log.rooms().into_iter().collect(), "in the database")?;
+    Ok(log)
 }
 
 /// Imports files into a database, one after the other: all that [`run`] does but comparing, durable in the end, and what is there

@@ -11,6 +11,7 @@ mod commands;
 mod databases;
 mod files;
 mod live;
+mod several;
 mod space;
 mod support;
 mod verdicts;

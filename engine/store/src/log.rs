@@ -8,6 +8,7 @@ mod append;
 mod collect;
 mod copy;
 mod event_facts;
+mod fingerprint;
 mod nodes;
 mod purge;
 mod purged_event;

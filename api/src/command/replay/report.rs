@@ -1,6 +1,9 @@
 //! What a replay reports, as text and as JSON.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use ravel_core::{
     id::{EventId, RoomId},
@@ -301,7 +304,63 @@ impl Report {
     /// Adds the report of a room, and prints it.
     pub(super) fn add(&mut self, room: RoomReport, options: &Options, output: &mut Output) {
         room.print(options, self.width, output);
+        self.add_quietly(room);
+    }
+
+    /// Adds the report of a room.
+    pub(super) fn add_quietly(&mut self, room: RoomReport) {
         self.rooms.push(room);
+    }
+
+    /// Prints the rooms that are not as they should be, under a title, if there are any.
+    pub(super) fn print_bad_rooms(&self, title: &dyn fmt::Display, options: &Options, output: &mut Output) {
+        if self.is_good() || output.is_json() {
+            return;
+        }
+        output.line(format_args!("{title}:"));
+        self.print_header(options, output);
+        self.rooms.iter().filter(|room| !room.is_good()).for_each(|room| room.print(options, self.width, output));
+        output.line("");
+    }
+
+    fn sum(&self, field: fn(&RoomReport) -> usize) -> usize {
+        self.rooms.iter().map(field).sum()
+    }
+
+    /// Returns the numbers of events, of rejected and of soft-failed ones.
+    fn counts(&self) -> [usize; 3] {
+        [self.sum(RoomReport::events), self.sum(|room| room.rejected), self.sum(|room| room.soft_failed)]
+    }
+
+    /// Returns how many recorded merges were compared, how many of them agree, and how many do not.
+    pub(super) fn merges(&self) -> [usize; 3] {
+        [self.sum(|room| room.merges), self.sum(|room| room.agree), self.sum(|room| room.disagree)]
+    }
+
+    fn events_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.sum(RoomReport::events) as f64 / self.seconds } else { 0.0 }
+    }
+
+    pub(super) fn to_json(&self, options: &Options) -> Value {
+        let [events, rejected, soft_failed] = self.counts();
+        let mut total = json!({
+            "events": events,
+            "rejected": rejected,
+            "soft_failed": soft_failed,
+            "dropped": self.sum(|room| room.dropped.len()),
+            "waiting": self.sum(|room| room.waiting.len()),
+            "resolutions": self.sum(|room| room.resolutions),
+            "seconds": self.seconds,
+            "events_per_second": self.events_per_second(),
+        });
+        if let (true, Some(fields)) = (options.check, total.as_object_mut()) {
+            let [merges, agree, disagree] = self.merges();
+            fields.insert("merges".into(), merges.into());
+            fields.insert("agree".into(), agree.into());
+            fields.insert("disagree".into(), disagree.into());
+        }
+        let rooms: Vec<Value> = self.rooms.iter().map(|room| room.to_json(options)).collect();
+        json!({ "rooms": rooms, "total": total })
     }
 
     pub(super) fn is_good(&self) -> bool {
@@ -324,31 +383,9 @@ impl Report {
     }
 
     pub(super) fn print_total(&self, options: &Options, output: &mut Output) {
-        let sum = |field: fn(&RoomReport) -> usize| self.rooms.iter().map(field).sum::<usize>();
-        let events = sum(RoomReport::events);
-        let per_second = if self.seconds > 0.0 { events as f64 / self.seconds } else { 0.0 };
-        let counts = [events, sum(|room| room.rejected), sum(|room| room.soft_failed)];
-        let merges = [sum(|room| room.merges), sum(|room| room.agree), sum(|room| room.disagree)];
+        let (counts, merges, per_second) = (self.counts(), self.merges(), self.events_per_second());
         if output.is_json() {
-            let [events, rejected, soft_failed] = counts;
-            let mut total = json!({
-                "events": events,
-                "rejected": rejected,
-                "soft_failed": soft_failed,
-                "dropped": sum(|room| room.dropped.len()),
-                "waiting": sum(|room| room.waiting.len()),
-                "resolutions": sum(|room| room.resolutions),
-                "seconds": self.seconds,
-                "events_per_second": per_second,
-            });
-            if let (true, Some(fields)) = (options.check, total.as_object_mut()) {
-                let [merges, agree, disagree] = merges;
-                fields.insert("merges".into(), merges.into());
-                fields.insert("agree".into(), agree.into());
-                fields.insert("disagree".into(), disagree.into());
-            }
-            let rooms: Vec<Value> = self.rooms.iter().map(|room| room.to_json(options)).collect();
-            output.value(&json!({ "rooms": rooms, "total": total }));
+            output.value(&self.to_json(options));
             return;
         }
         print_row("total", self.width, "", counts, options.check.then_some(merges), output);

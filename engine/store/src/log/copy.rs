@@ -63,7 +63,7 @@ pub struct RoomFingerprints {
 }
 
 impl RoomFingerprints {
-    fn of(room: &Room) -> Self {
+    pub(super) fn of(room: &Room) -> Self {
         Self { current_state: room.current_state().fingerprint(), history: room.history_fingerprint() }
     }
 }

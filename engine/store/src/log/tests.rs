@@ -3,6 +3,7 @@
 mod append;
 mod collect;
 mod copy;
+mod fingerprint;
 mod purge;
 mod replica;
 mod resolve;
