@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use ravel_core::id::ServerName;
+use ravel_store::log::RetentionLimits;
 
 #[cfg(feature = "backup")]
 use crate::backup::PlaceName;
@@ -80,7 +81,7 @@ What is wrong in a projection is mended by `ravel rebuild`; what is wrong in the
     pub(super) const PURGE: &str = "\
 With --json: {\"rooms\": [{\"room_id\", \"events\", \"states\", \"nodes\", \"bytes\"}...]}: how many events lost their content, around how
 many the states were purged, how many snapshot nodes were deleted, and the bytes of entries and nodes that are free now. With
---resume room_id is null.
+--resume room_id is null, with --retention there is also lifetime_ms: for how long events are kept, null if for ever.
 
 What stays: ids, edges, verdicts and what rules read of every event; and whole, with their content, the events that are needed:
 forward extremities, what is in the state at any event that stays, and their auth chains. See docs/purge.md. An engine may take its
@@ -222,10 +223,12 @@ enum Command {
         #[command(flatten)]
         database: Database,
         /// The room's id, in single quotes, as a shell changes what follows ! and $; all rooms if there is none
-        #[arg(required_unless_present_any = ["older_than", "resume"])]
+        #[arg(required_unless_present_any = ["older_than", "retention", "resume"])]
         room: Option<String>,
         #[command(flatten)]
         what: PurgeWhat,
+        #[command(flatten)]
+        limits: RetentionBounds,
         /// Give the space back to the disk now
         #[arg(long)]
         compact: bool,
@@ -346,12 +349,32 @@ struct PurgeWhat {
     /// What is older, such as 12h, 90d, 8w or 2y, up to the first event that is not
     #[arg(long, value_name = "AGE")]
     older_than: Option<Age>,
+    /// What is older than the room's `m.room.retention` says (its max_lifetime), within the limits given here
+    #[arg(long)]
+    retention: bool,
     /// The whole room, as if it had never been there
     #[arg(long, requires = "room")]
     whole_room: bool,
     /// Nothing more: go on with purges that were interrupted
     #[arg(long, conflicts_with = "room")]
     resume: bool,
+}
+
+/// What else is purged. (An option that only requires another is accepted beside what conflicts with that one.)
+const OTHERS_THAN_RETENTION: [&str; 4] = ["before", "older_than", "whole_room", "resume"];
+
+/// What the server says about rooms' policies.
+#[derive(Debug, clap::Args)]
+struct RetentionBounds {
+    /// The lifetime of events in rooms whose policy says none, or that have no valid policy; without it they keep all
+    #[arg(long, value_name = "AGE", requires = "retention", conflicts_with_all = OTHERS_THAN_RETENTION)]
+    default_max_lifetime: Option<Age>,
+    /// No event goes before this age, whatever a room says
+    #[arg(long, value_name = "AGE", requires = "retention", conflicts_with_all = OTHERS_THAN_RETENTION)]
+    allowed_lifetime_min: Option<Age>,
+    /// No longer lifetime than this, whatever a room says
+    #[arg(long, value_name = "AGE", requires = "retention", conflicts_with_all = OTHERS_THAN_RETENTION)]
+    allowed_lifetime_max: Option<Age>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -426,12 +449,20 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Copy { from, to, follow, switch } => {
             command::copy::run(&from, &to, command::copy::Options { follow, switch }, output)
         }
-        Command::Purge { database, room, what, compact } => {
+        Command::Purge { database, room, what, limits, compact } => {
             let room = room.unwrap_or_default();
             let what = match what {
                 PurgeWhat { before: Some(event), .. } => command::purge::What::Before { room, event },
                 PurgeWhat { older_than: Some(age), .. } => {
                     command::purge::What::OlderThan { room: Some(room).filter(|room| !room.is_empty()), age }
+                }
+                PurgeWhat { retention: true, .. } => {
+                    let limits = RetentionLimits {
+                        default_max_ms: limits.default_max_lifetime.map(Age::millis),
+                        allowed_min_ms: limits.allowed_lifetime_min.map(Age::millis),
+                        allowed_max_ms: limits.allowed_lifetime_max.map(Age::millis),
+                    };
+                    command::purge::What::Retention { room: Some(room).filter(|room| !room.is_empty()), limits }
                 }
                 PurgeWhat { whole_room: true, .. } => command::purge::What::WholeRoom { room },
                 PurgeWhat { .. } => command::purge::What::Resume,

@@ -68,6 +68,8 @@ pub enum Failure {
         /// Where it is of the other version.
         place: &'static str,
     },
+    #[error("the shortest lifetime that is allowed is longer than the longest")]
+    ImpossibleLifetimes,
     #[error("{0} was named twice")]
     NamedTwice(DatabaseName),
     #[error("no temporary folder can be made: {0}")]

@@ -9,7 +9,7 @@ use std::{
 use ravel_core::id::{EventId, RoomId};
 use ravel_store::{
     block_on,
-    log::{Collected, EventLog, Purged},
+    log::{Collected, EventLog, Purged, RetentionLimits},
 };
 use serde_json::{Value, json};
 
@@ -32,6 +32,13 @@ pub enum What {
         room: Option<String>,
         /// How old.
         age: Age,
+    },
+    /// What is older than the policy of a room says, or of each room.
+    Retention {
+        /// The room.
+        room: Option<String>,
+        /// What the server's admin says about that.
+        limits: RetentionLimits,
     },
     /// A whole room.
     WholeRoom {
@@ -72,11 +79,33 @@ impl FromStr for Age {
 }
 
 impl Age {
+    /// Returns how long it is, in milliseconds.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Returns the point that lies so far before another, in milliseconds since 1970.
     fn before(self, now: SystemTime) -> i64 {
-        let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
-        let millis = since_1970(now).saturating_sub(self.0.as_millis());
-        i64::try_from(millis).unwrap_or(i64::MAX)
+        i64::try_from(since_1970_ms(now).saturating_sub(self.0.as_millis())).unwrap_or(i64::MAX)
+    }
+}
+
+fn since_1970_ms(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis())
+}
+
+/// What was done in a room, or in all of them.
+#[derive(Default)]
+struct Done {
+    room_id: Option<RoomId>,
+    /// How long events are kept there, in milliseconds; `Some(None)` if there is no limit. `None` if it was not asked.
+    lifetime_ms: Option<Option<u64>>,
+    purged: Purged,
+}
+
+impl Done {
+    fn of(room_id: RoomId, purged: Purged) -> Self {
+        Self { room_id: Some(room_id), lifetime_ms: None, purged }
     }
 }
 
@@ -88,42 +117,60 @@ pub fn run(database: &DatabaseName, what: &What, compact: bool, output: &mut Out
         progress.set_length(total);
         progress.set_position(done);
     };
-    let mut purged: Vec<(Option<RoomId>, Purged)> = Vec::new();
+    let mut all: Vec<Done> = Vec::new();
     match what {
         What::Before { room, event } => {
             let room_id = rooms_of(&log, Some(room))?.swap_remove(0).0;
             let event_id = EventId::parse(event).map_err(|_| Failure::NotAnEventId(event.clone()))?;
             let done = block_on(log.purge_history(&room_id, &event_id, advance))?;
             let missing = || Failure::NoSuchEvent { room_id: room_id.clone(), event_id: event_id.clone() };
-            purged.push((Some(room_id.clone()), done.ok_or_else(missing)?));
+            let done = done.ok_or_else(missing)?;
+            all.push(Done::of(room_id, done));
         }
         What::OlderThan { room, age } => {
             let time_ms = age.before(SystemTime::now());
             for (room_id, _) in rooms_of(&log, room.as_deref())? {
                 let done = block_on(log.purge_older_than(&room_id, time_ms, advance))?.unwrap_or_default();
-                purged.push((Some(room_id), done));
+                all.push(Done::of(room_id, done));
+            }
+        }
+        What::Retention { room, limits } => {
+            if limits.allowed_min_ms > limits.allowed_max_ms.or(Some(u64::MAX)) {
+                return Err(Failure::ImpossibleLifetimes);
+            }
+            let now_ms = i64::try_from(since_1970_ms(SystemTime::now())).unwrap_or(i64::MAX);
+            for (room_id, _) in rooms_of(&log, room.as_deref())? {
+                if let Some(expired) = block_on(log.purge_expired(&room_id, now_ms, limits, advance))? {
+                    let lifetime_ms = Some(expired.lifetime_ms);
+                    all.push(Done { room_id: Some(room_id), lifetime_ms, purged: expired.purged });
+                }
             }
         }
         What::WholeRoom { room } => {
             let room_id = room_id_of(room)?;
             let done = block_on(log.purge_room(&room_id, advance))?;
             let done = done.ok_or_else(|| no_such_room(&log, room_id.clone()))?;
-            purged.push((Some(room_id), done));
+            all.push(Done::of(room_id, done));
         }
-        What::Resume => purged.push((None, block_on(log.resume_purges(advance))?)),
+        What::Resume => all.push(Done { purged: block_on(log.resume_purges(advance))?, ..Done::default() }),
     }
     progress.finish_and_clear();
     compact_if(compact, &log, output)?;
     if output.is_json() {
-        let rooms: Vec<Value> = purged.iter().map(|(room_id, purged)| to_json(room_id.as_ref(), purged)).collect();
+        let rooms: Vec<Value> = all.iter().map(to_json).collect();
         output.value(&json!({ "rooms": rooms }));
         return Ok(ExitCode::SUCCESS);
     }
-    for (room_id, purged) in &purged {
+    for Done { room_id, lifetime_ms, purged } in &all {
         let room_id = room_id.as_ref().map_or_else(String::new, |room_id| format!("{room_id}: "));
-        output.line(format_args!("{room_id}{}", in_words(purged)));
+        let lifetime = match lifetime_ms {
+            None => String::new(),
+            Some(None) => "no lifetime, ".to_owned(),
+            Some(Some(lifetime_ms)) => format!("lifetime {}, ", age_in_words(*lifetime_ms)),
+        };
+        output.line(format_args!("{room_id}{lifetime}{}", in_words(purged)));
     }
-    if purged.is_empty() {
+    if all.is_empty() {
         output.line("there is no room");
     }
     Ok(ExitCode::SUCCESS)
@@ -178,14 +225,25 @@ fn compact_if(compact: bool, log: &EventLog, output: &Output) -> Result<(), Fail
     Ok(())
 }
 
-fn to_json(room_id: Option<&RoomId>, purged: &Purged) -> Value {
-    json!({
-        "room_id": room_id.map(RoomId::as_str),
+fn to_json(Done { room_id, lifetime_ms, purged }: &Done) -> Value {
+    let mut room = json!({
+        "room_id": room_id.as_ref().map(RoomId::as_str),
         "events": purged.events,
         "states": purged.states,
         "nodes": purged.nodes.deleted,
         "bytes": bytes(purged),
-    })
+    });
+    if let (Some(lifetime_ms), Some(fields)) = (lifetime_ms, room.as_object_mut()) {
+        fields.insert("lifetime_ms".into(), (*lifetime_ms).into());
+    }
+    room
+}
+
+/// Writes a time span as it is written on the command line, in the largest unit of which it is a whole number.
+fn age_in_words(millis: u64) -> String {
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let (unit, length) = units.into_iter().find(|(_, length)| millis.is_multiple_of(*length)).unwrap_or(("ms", 1));
+    format!("{}{unit}", millis / length)
 }
 
 fn in_words(purged: &Purged) -> String {
@@ -223,6 +281,23 @@ mod tests {
         for wrong in ["", "d", "90", "-1d", "+1d", "1.5d", "1 d", "1д", "99999999999999999999d", "9999999999999999y"] {
             check(wrong, None);
         }
+    }
+
+    #[test]
+    fn lifetimes_are_written_as_ages() {
+        let check = |millis, expected: &str| {
+            assert_eq!(age_in_words(millis), expected);
+            if let Ok(age) = expected.parse::<Age>() {
+                assert_eq!(age.millis(), millis);
+            }
+        };
+        check(0, "0d");
+        check(999, "999ms");
+        check(90_000, "90s");
+        check(120_000, "2m");
+        check(7_200_000, "2h");
+        check(90 * 86_400_000, "90d");
+        check(u64::MAX, "18446744073709551615ms");
     }
 
     #[test]

@@ -119,6 +119,83 @@ fn what_is_old_is_purged_in_one_room_or_in_all() {
     }
 }
 
+/// A database with a room of 30 messages that sets a policy early, of version 5, where numbers may have a fraction.
+fn made_with_policy(engine: &str, policy: &Value) -> (Place, String) {
+    let mut room = MadeRoom::new(RoomVersion::V5);
+    let [create, join] = [0, 1].map(|place: usize| room.events[place].0.clone());
+    let mut last = room.event("m.room.retention", Some(""), policy, &[&join], &[&create, &join]);
+    for number in 0..30 {
+        last = room.message(&format!("the secret number {number}"), &[&last]);
+    }
+    let place = Place::new();
+    let database = place.database(engine);
+    let file = place.file("made.jsonl", room.to_text());
+    ravel(&["replay", "-d", &database, &file]).ok();
+    (place, database)
+}
+
+#[test]
+fn what_is_older_than_the_rooms_policy_says_is_purged() {
+    // Made in 2023.
+    let (day, century) = (86_400_000_u64, 36_500 * 86_400_000_u64);
+    let check = |policy: Value, more: &[&str], lifetime: Option<u64>, told: &str| {
+        for engine in ENGINES {
+            let (place, database) = made_with_policy(engine, &policy);
+            let retention = |more: &[&str]| ravel(&[&["purge", "-d", &database, "--retention"], more].concat());
+            let run = retention(&[&["!made:a", "--json"][..], more].concat());
+            let room = run.json()["rooms"][0].clone();
+            let states = if lifetime.is_some_and(|lifetime| lifetime < century) { 32 } else { 0 };
+            let expected = (json!("!made:a"), json!(lifetime), json!(states));
+            assert_eq!(
+                (room["room_id"].clone(), room["lifetime_ms"].clone(), room["states"].clone()),
+                expected,
+                "{policy}"
+            );
+            let log = log_text(&place, engine);
+            assert_eq!(log.contains("the secret number 28"), states == 0);
+            // The newest event and the policy.
+            assert!(log.contains("the secret number 29") && log.contains("max_lifetime"));
+            assert_eq!(retention(more).ok(), format!("!made:a: {told}, nothing to purge\n"));
+            assert!(ravel(&["verify", "-d", &database]).ok().contains("all is well"));
+        }
+    };
+    check(json!({ "max_lifetime": day }), &[], Some(day), "lifetime 1d");
+    check(json!({ "max_lifetime": 1500 }), &["--allowed-lifetime-min", "100y"], Some(century), "lifetime 36500d");
+    check(json!({ "max_lifetime": century }), &["--allowed-lifetime-max", "90s"], Some(90_000), "lifetime 90s");
+    check(json!({ "max_lifetime": null }), &["--allowed-lifetime-max", "1d"], None, "no lifetime");
+    check(json!({ "max_lifetime": 1.5 }), &[], None, "no lifetime");
+    check(
+        json!({ "max_lifetime": 1.5 }),
+        &["--default-max-lifetime", "2h", "--compact"],
+        Some(7_200_000),
+        "lifetime 2h",
+    );
+    check(json!({ "max_lifetime": "1" }), &["--default-max-lifetime", "100y"], Some(century), "lifetime 36500d");
+    let contradiction = json!({ "max_lifetime": 1, "min_lifetime": century });
+    check(contradiction, &["--default-max-lifetime", "1d"], Some(day), "lifetime 1d");
+    let at_least = json!({ "min_lifetime": century, "max_lifetime": null });
+    check(at_least, &["--default-max-lifetime", "1d"], Some(century), "lifetime 36500d");
+}
+
+/// Each room by its own policy, and those without one by what the command says.
+#[test]
+fn each_room_is_purged_by_its_own_policy() {
+    let (place, database) = made_with_policy("sled", &json!({ "max_lifetime": 1000 }));
+    ravel(&["replay", "-d", &database, corpus(FED).to_str().unwrap()]).ok();
+    let state = ravel(&["state", "-d", &database, FED_ID]).ok();
+    let run = ravel(&["purge", "-d", &database, "--retention", "--json"]);
+    let rooms = run.json()["rooms"].clone();
+    let by_id = |id: &str| rooms.as_array().unwrap().iter().find(|room| room["room_id"] == id).unwrap().clone();
+    assert_eq!((&by_id("!made:a")["lifetime_ms"], &by_id("!made:a")["states"]), (&json!(1000), &json!(32)));
+    assert_eq!((&by_id(FED_ID)["lifetime_ms"], &by_id(FED_ID)["states"]), (&Value::Null, &json!(0)));
+    let text = ravel(&["purge", "-d", &database, "--retention", "--default-max-lifetime", "0s"]).ok();
+    assert!(text.contains("!made:a: lifetime 1s, nothing to purge\n"), "{text}");
+    assert!(text.contains(&format!("{FED_ID}: lifetime 0d, purged the content of ")), "{text}");
+    assert_eq!(ravel(&["state", "-d", &database, FED_ID]).ok(), state);
+    assert!(ravel(&["verify", "-d", &database]).ok().contains("2 rooms, "));
+    drop(place);
+}
+
 #[test]
 fn a_whole_room_is_purged() {
     for engine in ENGINES {
@@ -235,6 +312,16 @@ fn wrong_orders_are_refused() {
     check(&["purge", "-d", "DB", "--before", &ids[3]], "required");
     check(&["purge", "-d", "DB", "!made:a", "--whole-room", "--resume"], "cannot be used");
     check(&["purge", "-d", "DB", "!made:a", "--resume"], "cannot be used");
+    check(&["purge", "-d", "DB", "--retention", "--older-than", "90d"], "cannot be used");
+    for bound in ["--default-max-lifetime", "--allowed-lifetime-min", "--allowed-lifetime-max"] {
+        check(&["purge", "-d", "DB", bound, "1d"], "--retention");
+        check(&["purge", "-d", "DB", "--older-than", "90d", bound, "1d"], "cannot be used");
+        check(&["purge", "-d", "DB", "--resume", bound, "1d"], "cannot be used");
+    }
+    check(&["purge", "-d", "DB", "--retention", "--default-max-lifetime", "1.5d"], "expected a number and its unit");
+    let bounds = ["--allowed-lifetime-min", "2d", "--allowed-lifetime-max", "1d"];
+    let expected = "the shortest lifetime that is allowed is longer than the longest";
+    check(&[&["purge", "-d", "DB", "--retention"], &bounds[..]].concat(), expected);
     check(&["purge", "-d", "DB", "--older-than", "90"], "expected a number and its unit");
     check(&["purge", "-d", "DB", "!made:a", "--before", "x"], "is not an event id");
     check(&["purge", "-d", "DB", "!made:a", "--before", "$x"], "!made:a has no event $x");
@@ -243,6 +330,7 @@ fn wrong_orders_are_refused() {
         &["purge", "-d", "DB", "!x:a", "--before", "$x"][..],
         &["purge", "-d", "DB", "!x:a", "--whole-room"],
         &["purge", "-d", "DB", "!x:a", "--older-than", "1d"],
+        &["purge", "-d", "DB", "!x:a", "--retention"],
         &["collect", "-d", "DB", "!x:a"],
         &["stats", "-d", "DB", "!x:a"],
     ] {

@@ -63,6 +63,8 @@ struct Position {
     is_skeleton: bool,
     /// The redactions among the event and its ancestors that may matter to rules.
     redactions: RedactionSet,
+    /// Whether it is a redaction whose sender may redact any event.
+    may_redact_any: bool,
     /// Whether an accepted event builds on this one, directly or through soft-failed events.
     is_built_on: bool,
 }
@@ -561,6 +563,7 @@ impl Room {
             states,
             is_skeleton,
             redactions,
+            may_redact_any,
             is_built_on,
         });
         Ok(())

@@ -17,6 +17,7 @@ mod replay;
 mod replica;
 mod resolve;
 mod restoring;
+mod retention;
 mod rooms;
 mod seal;
 mod server_keys;
@@ -48,6 +49,7 @@ pub use self::{
     purge::Purged,
     replica::Replica,
     resolve::StoredResolution,
+    retention::{Expired, RetentionLimits, RetentionPolicy},
     rooms::LoggedEvent,
     seal::{Standing, seal},
     stats::{EventCounts, ResolutionStats, RoomStats, Spread},

@@ -17,6 +17,7 @@ use crate::{
     graph::{EventGraph, EventIndex, EventView},
     id::EventId,
     pdu::{PduError, VerifiedPdu},
+    room::{Outcome, Room},
 };
 
 /// The redactions of a room that may change what rules read, by the event that they redact.
@@ -92,6 +93,22 @@ impl RedactionSet {
                 return larger.clone();
             }
             Self(Arc::new(missing.fold((*larger.0).clone(), |set, index| set.insert(*index))))
+        })
+    }
+}
+
+impl Room {
+    /// Whether an accepted redaction, wherever it stands, takes effect on an event, so that readers get its redacted form. Not
+    /// for an event that is not known. O(n) for n events.
+    ///
+    /// Rules go by something else: by the redactions among the ancestors of what is judged.
+    pub fn is_redacted(&self, event_id: &EventId) -> bool {
+        let Some(target) = self.graph.index_of(event_id) else { return false };
+        let accepted = self.graph.indices().zip(&self.positions).filter(|(_, it)| it.outcome == Outcome::Accepted);
+        accepted.into_iter().any(|(index, position)| {
+            let redaction = self.graph.event(index);
+            redaction.redacts() == Some(event_id)
+                && takes_effect(position.may_redact_any, redaction, self.graph.event(target))
         })
     }
 }

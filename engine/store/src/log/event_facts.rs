@@ -41,6 +41,13 @@ pub(super) struct FieldsRecord {
     depth: i64,
 }
 
+impl FieldsRecord {
+    /// Whether the event is a state event of this type, with the empty state key.
+    pub(super) fn is_state_of_room(&self, event_type: &str) -> bool {
+        self.event_type == event_type && matches!(&self.state_key, Some(Some(state_key)) if state_key.is_empty())
+    }
+}
+
 impl Record for EventFactsRecord {
     const VERSION: u8 = 1;
     const KEYSPACE: Keyspace = Keyspace::EventFacts;

@@ -7,6 +7,7 @@ mod fingerprint;
 mod purge;
 mod replica;
 mod resolve;
+mod retention;
 mod stale_rooms;
 mod stats;
 

@@ -180,6 +180,30 @@ fn sc_045_create_events_stay_as_they_are() {
     }
 }
 
+/// For readers: any event, whatever rules read of it, and wherever the redaction stands.
+#[test]
+fn accepted_redactions_that_take_effect_redact_for_readers() {
+    for version in RoomVersion::ALL {
+        let [other_server, by_carol] =
+            if version < V3 { ["rejected 4 redaction_other_domain", "bob"] } else { ["accepted", "carol"] };
+        let room = closed_room(
+            version,
+            &format!(
+                "
+                M1: bob says hi
+                M2: bob says hi
+                M3: carol says hi
+                M4: brian says hi
+                R1: carol redacts M1 after M4 => {other_server}
+                R2: bob redacts M2 after M4 => accepted
+                R3: {by_carol} redacts M3 after M4 => accepted"
+            ),
+        );
+        let redacted = ["M1", "M2", "M3", "M4", "R2"].map(|name| room.room.is_redacted(&room.names.id(name)));
+        assert_eq!(redacted, [false, true, true, false, false], "{version:?}");
+    }
+}
+
 /// Many redactions are as cheap as any other events: what is kept of them is shared between the events after them.
 #[test]
 fn sc_219_many_redactions_are_shared() {
