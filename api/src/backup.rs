@@ -69,6 +69,8 @@ pub enum BackupError {
         #[source]
         source: io::Error,
     },
+    #[error("history was purged while it was backed up, so what was written does not fit together: run it again")]
+    PurgedMeanwhile,
     #[error("can't compress or encrypt: {0}")]
     Seal(#[source] io::Error),
     #[error(

@@ -54,8 +54,9 @@ pub struct Made {
 ///
 /// # Errors
 ///
-/// When the log or the place fails, the place has something else or the backup of another log, or what it has is damaged. Then
-/// the backup is as it was before; what was written beyond it is taken up by the next run.
+/// When the log or the place fails, the place has something else or the backup of another log, what it has is damaged, or something
+/// was purged meanwhile. Then the backup is as it was before; what was written beyond it is taken up by the next run, unless it was
+/// purged.
 pub fn make(
     log: &EventLog,
     place: &Place,
@@ -100,6 +101,10 @@ pub fn make(
         Some(name) if previous.as_ref().is_some_and(|previous| run.has_nothing_new(previous)) => name,
         _ => {
             run.manifest.rooms = fingerprints(log, position, previous.as_ref())?;
+            // What was read since then may not fit together: some entries as they were, some as the purge left them, and not itself.
+            if block_on(log.has_purges_from(position))? {
+                return Err(BackupError::PurgedMeanwhile);
+            }
             run.manifest.made_ts_ms = now_ms();
             run.manifest.publish(place)?
         }
@@ -266,7 +271,7 @@ impl Run<'_> {
     }
 }
 
-/// Returns how each room was at a position. What had no event since the backup before is taken from there.
+/// Returns how each room was at a position. What had no event since the backup before, and no purge, is taken from there.
 fn fingerprints(
     log: &EventLog,
     position: u64,
@@ -277,7 +282,11 @@ fn fingerprints(
     for room_id in room_ids {
         let Some(number) = log.room_number(&room_id)? else { continue };
         let Some(last) = block_on(log.last_event_before(&room_id, position))? else { continue };
-        let known = previous.and_then(|previous| previous.rooms.get(&number)).filter(|known| known.last == last);
+        let known = match previous {
+            Some(previous) if !log.is_purged_from(&room_id, previous.position)? => previous.rooms.get(&number),
+            _ => None,
+        };
+        let known = known.filter(|known| known.last == last);
         let room = match known {
             Some(known) => known.clone(),
             None => match RoomFingerprints::of(log, &room_id, position, last)? {

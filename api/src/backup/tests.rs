@@ -1,5 +1,7 @@
 //! Backups of logs in memory to places in memory and in folders.
 
+mod purges;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,

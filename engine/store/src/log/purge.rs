@@ -17,7 +17,7 @@ use ravel_core::{
 };
 
 use super::{
-    EventLog, LogError,
+    EventLog, LogError, Pages,
     collect::{Collected, Collection},
     commit,
     event_facts::EventFactsRecord,
@@ -148,6 +148,34 @@ impl EventLog {
         let known = self.known();
         let rooms = known.rooms.iter().filter(|(_, record)| known.purging.contains_key(&record.number));
         rooms.map(|(room_id, _)| room_id.clone()).collect()
+    }
+
+    /// Whether an entry from a sequence number on decides to purge history of a room. Not if the room is not there.
+    ///
+    /// # Errors
+    ///
+    /// `Lagging` if the projections are not those of the whole log.
+    pub fn is_purged_from(&self, room_id: &RoomId, sequence: u64) -> Result<bool, LogError> {
+        let record = self.room(room_id)?;
+        Ok(record.and_then(|record| record.purges.last().copied()).is_some_and(|last| last >= sequence))
+    }
+
+    /// Whether an entry from a sequence number on, as the store has them now, decides a purge: then entries before that number may be
+    /// other ones than they were. Costs reading the entries from there on.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or an entry is damaged.
+    pub async fn has_purges_from(&self, sequence: u64) -> Result<bool, LogError> {
+        let mut pages = Pages::from(sequence);
+        while let Some(entries) = pages.next(self).await? {
+            let decides =
+                |entry: &LogEntry| matches!(entry, LogEntry::HistoryPurged { .. } | LogEntry::RoomPurged { .. });
+            if entries.iter().any(|(_, entry)| decides(entry)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn purge_history_before(
