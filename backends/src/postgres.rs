@@ -46,6 +46,8 @@ mod notice;
 mod reader;
 mod schema;
 mod server;
+#[cfg(all(unix, any(test, feature = "testing")))]
+pub mod testing;
 mod writer;
 
 /// Name of the engine.

@@ -5,23 +5,20 @@
 //! that every event it acknowledged is in the log, in order, and that nothing changed of what was there. The process is killed
 //! while it opens the database too, and some databases have so little memory that files are written out and merged all the time.
 
-#[cfg(feature = "postgres")]
-mod cluster;
 mod load;
 mod witness;
 
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use ravel_backends::{Engine, UnknownEngine};
+use ravel_backends::Engine;
 #[cfg(feature = "postgres")]
-use ravel_backends::{PostgresOptions, PostgresStore};
+use ravel_backends::{PostgresOptions, PostgresStore, postgres::testing::Cluster};
 use ravel_core::id::EventId;
 use ravel_store::{
     Store, StoreError,
@@ -32,39 +29,9 @@ use self::{
     load::{Load, LoadSettings},
     witness::Witness,
 };
+pub use crate::target::Target;
+
 use crate::seed::Choices;
-
-/// What is killed: the process that writes, or that and now and then the server it writes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// An engine in the process.
-    Directory(Engine),
-    /// A PostgreSQL server, which is made for this.
-    #[cfg(feature = "postgres")]
-    Postgres,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(engine) => engine.fmt(f),
-            #[cfg(feature = "postgres")]
-            Self::Postgres => f.write_str("postgres"),
-        }
-    }
-}
-
-impl FromStr for Target {
-    type Err = UnknownEngine;
-
-    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
-        match name {
-            #[cfg(feature = "postgres")]
-            "postgres" => Ok(Self::Postgres),
-            name => name.parse().map(Self::Directory),
-        }
-    }
-}
 
 /// What is killed, how often, and how it is looked at.
 #[derive(Clone, Debug)]
@@ -244,7 +211,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Result<Summ
 enum Server {
     None(Engine),
     #[cfg(feature = "postgres")]
-    Postgres(cluster::Cluster),
+    Postgres(Cluster),
 }
 
 impl Server {
@@ -252,7 +219,7 @@ impl Server {
         match options.engine {
             Target::Directory(engine) => Self::None(engine),
             #[cfg(feature = "postgres")]
-            Target::Postgres => Self::Postgres(cluster::Cluster::start(options.folder.join("postgres"))),
+            Target::Postgres => Self::Postgres(Cluster::start_in(&options.folder.join("postgres"))),
         }
     }
 }

@@ -27,3 +27,5 @@ pub mod rooms;
 #[cfg(feature = "ruma")]
 pub mod ruma;
 pub mod seed;
+#[cfg(any(feature = "faults", feature = "kills"))]
+pub mod target;

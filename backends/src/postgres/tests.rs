@@ -5,14 +5,14 @@ use ravel_store::{
     conformance::{QUEUE_BYTES_IN_TESTS, StoreBuilder},
 };
 
-use self::cluster::Cluster;
-use super::*;
+use super::{
+    testing::{Cluster, shared_cluster},
+    *,
+};
 
-mod cluster;
 mod failover;
 mod failures;
 mod proxy;
-mod shared;
 
 struct PostgresBuilder;
 
@@ -30,7 +30,7 @@ impl StoreBuilder for PostgresBuilder {
     type Place = Place;
 
     fn place() -> Place {
-        let cluster = shared::cluster();
+        let cluster = shared_cluster();
         let url = cluster.new_place();
         Place(cluster, url)
     }

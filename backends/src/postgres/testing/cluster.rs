@@ -1,26 +1,31 @@
-//! A PostgreSQL server of the tests' own: a cluster in a temporary folder, on a free port.
+//! A PostgreSQL server of the tests' own: a cluster in a folder, on a free port.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{self, Command, Output, Stdio},
+    process::{self, Child, Command, Output, Stdio},
     sync::atomic::{AtomicU16, AtomicU32, Ordering},
     thread,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
 
-/// A running server.
-pub(super) struct Cluster {
+/// A cluster and its server, which runs unless it was stopped or killed.
+///
+/// # Panics
+/// Everything here does when it fails: there is nobody but tests to tell.
+pub struct Cluster {
     folder: PathBuf,
-    /// The folder again, if the server ends with this value.
-    owned: Option<TempDir>,
+    /// Whether the server ends with this value.
+    ends: bool,
+    /// The folder again, if it is removed then.
+    _owned: Option<TempDir>,
     programs: PathBuf,
     port: u16,
     /// Whom the server runs as, `None` for whoever runs the tests.
@@ -29,26 +34,35 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server that ends with the returned value.
-    pub(super) fn start() -> Self {
+    /// Makes a cluster and starts its server; both are gone with the returned value.
+    pub fn start() -> Self {
         let folder = tempfile::tempdir_in(roomy_folder()).unwrap();
-        let mut cluster = Self::in_folder(folder.path(), free_port());
-        cluster.owned = Some(folder);
-        cluster.make();
+        let mut cluster = Self::start_in(folder.path());
+        cluster._owned = Some(folder);
+        cluster
+    }
+
+    /// Makes a cluster in a folder, which stays, and starts its server, which ends with the returned value.
+    pub fn start_in(folder: &Path) -> Self {
+        let mut cluster = Self::in_folder(folder, free_port());
+        cluster.ends = true;
+        cluster.make(&[], "shared_buffers = 32MB\n");
+        cluster.start_again();
         cluster
     }
 
     /// Starts a streaming standby of this server, for whose disk this one waits from then on before it acknowledges a commit.
-    pub(super) fn start_standby(&self) -> Self {
+    pub fn start_standby(&self) -> Self {
         let folder = tempfile::tempdir_in(roomy_folder()).unwrap();
         let mut standby = Self::in_folder(folder.path(), free_port());
-        standby.owned = Some(folder);
+        standby.ends = true;
         standby.give(&standby.folder);
+        standby._owned = Some(folder);
         let primary = format!("host=127.0.0.1 port={} user=ravel application_name=standby", self.port);
         standby.run("pg_basebackup", &["-D", &standby.data(), "-d", &primary, "-R", "-X", "stream", "-c", "fast"]);
         // The last one counts.
         standby.configure(&format!("port = {}\n", standby.port));
-        standby.pg_ctl("start");
+        standby.start_again();
         self.sql("", "ALTER SYSTEM SET synchronous_standby_names = 'standby'");
         self.sql("", "SELECT pg_reload_conf()");
         let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
@@ -59,12 +73,12 @@ impl Cluster {
     }
 
     /// Makes a standby the primary.
-    pub(super) fn promote(&self) {
+    pub fn promote(&self) {
         self.pg_ctl("promote");
     }
 
-    /// Returns the server in a folder, which need not be there or run yet, and which is left running.
-    pub(super) fn in_folder(folder: &Path, port: u16) -> Self {
+    /// Returns the cluster in a folder, which need not be there or run yet, and which is left running.
+    pub fn in_folder(folder: &Path, port: u16) -> Self {
         // The server refuses to run as root; Debian's package makes a user for it.
         let user = (id(&["-u"]) == Some(0)).then(|| {
             let user = id(&["-u", "postgres"]).expect("tests that run as root need the user postgres");
@@ -72,20 +86,22 @@ impl Cluster {
             (user, group)
         });
         let programs = programs().expect("PostgreSQL is not installed; .ci/setup does that");
-        Self { folder: folder.to_owned(), owned: None, programs, port, user, places: AtomicU32::new(0) }
+        let folder = folder.to_owned();
+        Self { folder, ends: false, _owned: None, programs, port, user, places: AtomicU32::new(0) }
     }
 
-    /// Makes an empty cluster and starts the server.
-    pub(super) fn make(&self) {
+    /// Makes an empty cluster, which does not run yet: with more arguments for `initdb`, and more lines of configuration.
+    pub fn make(&self, arguments: &[&str], settings: &str) {
+        fs::create_dir_all(&self.folder).unwrap();
         self.give(&self.folder);
         let data = self.data();
-        self.run("initdb", &["-D", &data, "-A", "trust", "-U", "ravel", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        let usual = ["-D", &data, "-A", "trust", "-U", "ravel", "-E", "UTF8", "--no-locale", "--no-sync"];
+        self.run("initdb", &[&usual, arguments].concat());
         self.configure(&format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 300\n\
-             shared_buffers = 32MB\ndynamic_shared_memory_type = mmap\n",
+             dynamic_shared_memory_type = mmap\n{settings}",
             self.port
         ));
-        self.pg_ctl("start");
     }
 
     /// Adds lines to the configuration file.
@@ -95,37 +111,43 @@ impl Cluster {
     }
 
     /// Gives a file to the user the server runs as.
-    fn give(&self, file: &Path) {
+    pub fn give(&self, file: &Path) {
         if let Some((user, group)) = self.user {
             chown(file, Some(user), Some(group)).unwrap();
         }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    /// Returns the port it listens on, at 127.0.0.1.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Makes an empty schema and returns the connection string that leads to it.
-    pub(super) fn new_place(&self) -> String {
+    pub fn new_place(&self) -> String {
         let age = UNIX_EPOCH.elapsed().unwrap().as_nanos();
         let name = format!("place_{age}_{}_{}", process::id(), self.places.fetch_add(1, Ordering::Relaxed));
+        self.new_schema(&name)
+    }
+
+    /// Makes an empty schema of this name and returns the connection string that leads to it.
+    pub fn new_schema(&self, name: &str) -> String {
         self.sql("", &format!("CREATE SCHEMA {name}"));
-        self.url(&name)
+        self.url(name)
     }
 
     /// Returns the connection string that leads to a schema.
-    pub(super) fn url(&self, schema: &str) -> String {
+    pub fn url(&self, schema: &str) -> String {
         format!("postgres://ravel@127.0.0.1:{}/postgres?sslmode=disable&options=-csearch_path%3D{schema}", self.port)
     }
 
     /// Runs statements in a schema and returns what they answer, columns separated by `|`.
-    pub(super) fn sql(&self, schema: &str, sql: &str) -> String {
+    pub fn sql(&self, schema: &str, sql: &str) -> String {
         let url = if schema.is_empty() { self.url("public") } else { schema.to_owned() };
         self.run("psql", &[&url, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
     }
 
     /// Restarts the server with TLS and a certificate for `localhost`, and returns where that is.
-    pub(super) fn use_tls(&self) -> PathBuf {
+    pub fn use_tls(&self) -> PathBuf {
         let file = |name: &str| self.folder.join("data").join(name);
         let mut openssl = Command::new("openssl");
         openssl.args([
@@ -151,25 +173,47 @@ impl Cluster {
     }
 
     /// Restarts the server the way an administrator does: all connections are ended.
-    pub(super) fn restart(&self) {
+    pub fn restart(&self) {
         self.pg_ctl("restart");
     }
 
-    pub(super) fn start_again(&self) {
+    /// Starts the server after it was stopped or killed.
+    pub fn start_again(&self) {
         self.pg_ctl("start");
     }
 
-    pub(super) fn stop(&self) {
+    /// Stops the server in good order.
+    pub fn stop(&self) {
         self.pg_ctl("stop");
     }
 
+    /// Starts the server as a child of this process and waits until it takes connections; `None` if it ends instead, or takes longer.
+    /// It does not start again by itself after one of its processes crashed.
+    pub fn attend(&self, within: Duration) -> Option<Attended> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
+        let mut command = self.command("postgres");
+        command.args(["-D", &self.data(), "-c", "restart_after_crash=off"]);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let mut server = Attended(command.spawn().unwrap());
+        let pid_file = self.folder.join("data/postmaster.pid");
+        let began = Instant::now();
+        while began.elapsed() < within && server.is_running() {
+            let note = fs::read_to_string(&pid_file).unwrap_or_default();
+            if note.lines().nth(7).is_some_and(|state| state.trim_end() == "ready") {
+                return Some(server);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
     /// Stops every process of the server with SIGSTOP, or lets them go on.
-    pub(super) fn stand_still(&self, still: bool) {
+    pub fn stand_still(&self, still: bool) {
         signal(if still { "-STOP" } else { "-CONT" }, &self.pids());
     }
 
     /// Kills every process of the server with SIGKILL.
-    pub(super) fn kill(&self) {
+    pub fn kill(&self) {
         let pid_file = self.folder.join("data/postmaster.pid");
         let pids = self.pids();
         signal("-KILL", &pids);
@@ -191,7 +235,12 @@ impl Cluster {
     }
 
     fn data(&self) -> String {
-        self.folder.join("data").display().to_string()
+        self.data_folder().display().to_string()
+    }
+
+    /// Returns the folder with all the files that the server keeps its data in.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     fn pg_ctl(&self, what: &str) {
@@ -224,9 +273,15 @@ impl Cluster {
     }
 }
 
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("folder", &self.folder).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.owned.is_none() {
+        if !self.ends {
             return;
         }
         if thread::panicking() && self.folder.join("data/postmaster.pid").exists() {
@@ -237,6 +292,27 @@ impl Drop for Cluster {
         command.args(["-D", &self.data(), "-m", "immediate", "-s", "-w", "stop"]);
         // It may be down already.
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+/// A server that is a child of this process, and ends with this value at once: its next start has to recover.
+#[derive(Debug)]
+pub struct Attended(Child);
+
+impl Attended {
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // It ends its own children with it.
+            signal("-QUIT", &[self.0.id().to_string()]);
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -254,7 +330,7 @@ fn programs() -> Option<PathBuf> {
 
 /// Returns a port nobody uses, below those that the system gives to outgoing connections: a server that is restarted must not
 /// find its port taken by one of them.
-pub(super) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let of_process = (process::id() % 1_000) as u16 * 12;
     loop {

@@ -1,4 +1,4 @@
-//! One server for all tests of a run, in however many processes they are.
+//! One server for all tests of a run, in however many processes and of however many crates they are.
 //!
 //! The first process that needs it starts it; each holds a shared lock on a file for as long as it lives. A watchdog, a process of
 //! its own, stops the server and removes its folder some seconds after nobody held that lock any more, however the tests ended.
@@ -18,7 +18,7 @@ use std::{
 use super::cluster::{Cluster, free_port, roomy_folder};
 
 /// Returns the server that all tests share.
-pub(super) fn cluster() -> Arc<Cluster> {
+pub fn cluster() -> Arc<Cluster> {
     static SHARED: OnceLock<(Arc<Cluster>, File)> = OnceLock::new();
     Arc::clone(&SHARED.get_or_init(join).0)
 }
@@ -39,7 +39,8 @@ fn join() -> (Arc<Cluster>, File) {
         // Noted first: what is noted is removed.
         fs::write(notes.join("server"), format!("{}\n{port}\n", folder.path().display())).unwrap();
         let cluster = Cluster::in_folder(folder.path(), port);
-        cluster.make();
+        cluster.make(&[], "shared_buffers = 32MB\n");
+        cluster.start_again();
         let _ = folder.keep();
         cluster
     });
