@@ -14,7 +14,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use ravel_backends::Engine;
 use ravel_proptests::faults::{
-    bit_flips::BitFlips,
+    bit_flips::{BitFlips, ClusterFiles},
     campaign::{Campaign, Failure, Report, Speaker},
     disk::Promises,
     failing_calls::{FailingCalls, Kind, run_faulty},
@@ -23,6 +23,7 @@ use ravel_proptests::faults::{
     run,
     script::Size,
 };
+use ravel_proptests::target::Target;
 
 #[derive(Parser)]
 #[command(about = "Lets power fail, disks fill up and bits flip below a store, and checks what it promised")]
@@ -51,9 +52,9 @@ enum What {
 
 #[derive(Args, Clone)]
 struct Many {
-    /// The engine: rocksdb or sled.
+    /// The engine: rocksdb or sled; for bit flips, in a build with the feature `postgres`, also postgres.
     #[arg(long)]
-    engine: Engine,
+    engine: Target,
     /// The seed of the first case; each case has the next one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -123,6 +124,12 @@ struct BitFlipsArgs {
     /// Short scripts.
     #[arg(long)]
     small: bool,
+    /// Which files of a PostgreSQL cluster: all, checked (not those of the outcomes of transactions), outcomes (only those).
+    #[arg(long, default_value = "all", value_parser = cluster_files)]
+    files: ClusterFiles,
+    /// Let PostgreSQL's VACUUM go over the tables before.
+    #[arg(long)]
+    vacuum: bool,
     /// Checks this flip only.
     #[arg(long)]
     flip: Option<u64>,
@@ -186,9 +193,10 @@ type Outcome = Result<bool, Box<dyn Error>>;
 fn power_cuts(args: &PowerCutsArgs) -> Outcome {
     let program = env::current_exe()?;
     let many = &args.many;
+    let engine = many.engine()?;
     if many.one || args.cut.is_some() {
         let cuts = PowerCuts {
-            engine: many.engine,
+            engine,
             seed: many.seed,
             size: size(args.small),
             cuts: args.cut.map_or(many.count, |cut| cut + 1),
@@ -219,16 +227,11 @@ fn power_cuts(args: &PowerCutsArgs) -> Outcome {
 
 fn real_disk(args: &RealDiskArgs) -> Outcome {
     let many = &args.many;
+    let engine = many.engine()?;
     let program = env::current_exe()?;
     if many.one {
-        let disk = RealDisk {
-            engine: many.engine,
-            seed: many.seed,
-            size: size(args.small),
-            cuts: many.count,
-            work: many.work(),
-            program,
-        };
+        let disk =
+            RealDisk { engine, seed: many.seed, size: size(args.small), cuts: many.count, work: many.work(), program };
         disk.run(&mut Speaker::new(io::stdout().lock()))?;
         return Ok(true);
     }
@@ -258,6 +261,8 @@ fn bit_flips(args: &BitFlipsArgs) -> Outcome {
             size: size(args.small),
             flips: args.flip.map_or(many.count, |flip| flip + 1),
             only: args.flip,
+            files: args.files,
+            vacuum: args.vacuum,
             work: many.work(),
         };
         let mut speaker = Speaker::new(io::stdout().lock());
@@ -268,19 +273,28 @@ fn bit_flips(args: &BitFlipsArgs) -> Outcome {
     let began = Instant::now();
     let report = many.campaign(args.flips_per_store).run(|seed, count, work| {
         let mut command = many.one_case("bit-flips", &program, seed, count, work);
-        command.args(args.small.then_some("--small"));
+        command.args(args.small.then_some("--small")).args(args.vacuum.then_some("--vacuum"));
+        command.args(["--files", cluster_files_name(args.files)]);
         command
     })?;
-    many.show_failures("bit-flips", "--flip", if args.small { " --small" } else { "" }, &report);
+    let mut more = if args.small { " --small".to_owned() } else { String::new() };
+    if args.vacuum {
+        more += " --vacuum";
+    }
+    if args.files != ClusterFiles::All {
+        more += &format!(" --files {}", cluster_files_name(args.files));
+    }
+    many.show_failures("bit-flips", "--flip", &more, &report);
     Ok(many.summary("bit flips", &report, began.elapsed()))
 }
 
 fn failing_calls(args: &FailingCallsArgs) -> Outcome {
     let many = &args.many;
+    let engine = many.engine()?;
     let program = env::current_exe()?;
     if many.one || args.fault.is_some() {
         let calls = FailingCalls {
-            engine: many.engine,
+            engine,
             seed: many.seed,
             size: size(args.small),
             faults: args.fault.map_or(many.count, |fault| fault + 1),
@@ -306,6 +320,14 @@ fn failing_calls(args: &FailingCallsArgs) -> Outcome {
 }
 
 impl Many {
+    fn engine(&self) -> Result<Engine, String> {
+        match self.engine {
+            Target::Directory(engine) => Ok(engine),
+            #[allow(unreachable_patterns, reason = "without the feature `postgres`")]
+            other => Err(format!("{other} keeps its files itself: there are only bit flips for it")),
+        }
+    }
+
     fn show_failures(&self, command: &str, option: &str, more: &str, report: &Report) {
         for Failure { seed, fault, problem } in &report.failures {
             println!("FAILED {} seed {seed} fault {fault}: {problem}", self.engine);
@@ -335,7 +357,7 @@ impl Many {
 
     fn one_case(&self, name: &str, program: &Path, seed: u64, count: u64, work: &Path) -> Command {
         let mut command = Command::new(program);
-        command.arg(name).arg("--one").args(["--engine", self.engine.name()]);
+        command.arg(name).arg("--one").args(["--engine", &self.engine.to_string()]);
         command.args(["--seed", &seed.to_string(), "--count", &count.to_string()]).arg("--work").arg(work);
         command
     }
@@ -353,6 +375,9 @@ impl Many {
             took.as_secs_f64(),
             report.checking.as_secs_f64() * 1000.0 / report.faults.max(1) as f64,
         );
+        for (kind, (faults, noticed)) in &report.kinds {
+            println!("  {kind}: {faults}, {noticed} of them gave an error");
+        }
         report.failures.is_empty()
     }
 }
@@ -387,4 +412,16 @@ fn kind(name: &str) -> Result<Kind, String> {
 
 fn kind_name(kind: Kind) -> &'static str {
     KINDS.iter().find(|(_, known)| *known == kind).map_or("writes", |(name, _)| *name)
+}
+
+const CLUSTER_FILES: [(&str, ClusterFiles); 3] =
+    [("all", ClusterFiles::All), ("checked", ClusterFiles::Checked), ("outcomes", ClusterFiles::Outcomes)];
+
+fn cluster_files(name: &str) -> Result<ClusterFiles, String> {
+    let found = CLUSTER_FILES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, files)| *files).ok_or_else(|| format!("no such files: {name}"))
+}
+
+fn cluster_files_name(files: ClusterFiles) -> &'static str {
+    CLUSTER_FILES.iter().find(|(_, known)| *known == files).map_or("all", |(name, _)| *name)
 }

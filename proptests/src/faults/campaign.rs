@@ -1,6 +1,7 @@
 //! Many cases, each in a process of its own, so that one that ends or hangs is a failure of that case only.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
@@ -23,6 +24,8 @@ pub struct Report {
     pub noticed: u64,
     /// What failed.
     pub failures: Vec<Failure>,
+    /// For each kind of fault, where there are kinds: how many were checked, and how many of them left a mark.
+    pub kinds: BTreeMap<String, (u64, u64)>,
     /// How long the checks took, over all threads.
     pub checking: Duration,
 }
@@ -61,7 +64,7 @@ pub struct Campaign {
 
 impl Campaign {
     /// Runs all cases. `command` makes the process of a case: of its seed, the number of faults and the folder to work in. The process
-    /// prints what [`say_fault`], [`say_failure`] and [`say_done`] print.
+    /// prints what a [`Speaker`] prints.
     ///
     /// # Errors
     ///
@@ -151,6 +154,11 @@ impl Campaign {
                         let fault = number.parse().unwrap_or_default();
                         report.failures.push(Failure { seed, fault, problem: problem.to_owned() });
                     }
+                    Some(("kind", rest)) => {
+                        let (kind, noticed) = rest.rsplit_once(' ').unwrap_or((rest, ""));
+                        let counts = report.kinds.entry(kind.to_owned()).or_default();
+                        *counts = (counts.0 + 1, counts.1 + u64::from(noticed == "true"));
+                    }
                     Some(("done", numbers)) => {
                         let (noticed, micros) = numbers.split_once(' ').unwrap_or_default();
                         report.noticed = noticed.parse().unwrap_or_default();
@@ -189,6 +197,10 @@ impl Report {
         self.faults += other.faults;
         self.noticed += other.noticed;
         self.failures.extend(other.failures);
+        for (kind, (faults, noticed)) in other.kinds {
+            let counts = self.kinds.entry(kind).or_default();
+            *counts = (counts.0 + faults, counts.1 + noticed);
+        }
         self.checking += other.checking;
     }
 }
@@ -223,6 +235,11 @@ impl<W: io::Write> Speaker<W> {
     /// Counts one that left a mark.
     pub fn noticed(&mut self) {
         self.noticed += 1;
+    }
+
+    /// Tells of what kind a fault was, and whether it left a mark.
+    pub fn kind(&mut self, kind: &str, noticed: bool) {
+        self.say(format_args!("kind {kind} {noticed}"));
     }
 
     /// Tells that all were checked.

@@ -18,12 +18,13 @@ fn ravel_faults(command: &str, engine: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn check(command: &str, engine: &str, arguments: &[&str]) {
+fn check(command: &str, engine: &str, arguments: &[&str]) -> String {
     let output = ravel_faults(command, engine, arguments);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     print!("{out}");
     assert!(output.status.success(), "{out}{err}");
     assert!(out.contains(" 0 FAILED") || out.contains("NOT TESTED"), "{out}{err}");
+    out.into_owned()
 }
 
 /// The checks must be able to fail.
@@ -48,6 +49,39 @@ on_both! {
     survives_failed_writes: "failing-calls", ["--kind", "writes", "--count", "8", "--faults-per-script", "4"];
     acknowledges_nothing_after_a_failed_sync: "failing-calls", ["--kind", "syncs", "--count", "8", "--faults-per-script", "4"];
     tells_of_a_full_disk_and_loses_nothing: "failing-calls", ["--kind", "full-disk", "--count", "8", "--faults-per-script", "4"];
+}
+
+/// A damaged file is an error of the server; whether it is noticed at all is seen by how many were in each kind of file.
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_never_reads_a_flipped_bit_as_something_else() {
+    let out = check("bit-flips", "postgres", &["--count", "30", "--flips-per-store", "15", "--files", "checked"]);
+    let tables = out.lines().find_map(|line| line.trim().strip_prefix("tables: ")).unwrap();
+    let (flips, noticed) = tables.strip_suffix(" of them gave an error").unwrap().split_once(", ").unwrap();
+    let [flips, noticed] = [flips, noticed].map(|number| number.parse::<u64>().unwrap());
+    assert!(flips >= 5 && noticed * 2 > flips, "{out}");
+}
+
+/// PostgreSQL has no checksums over what became of transactions: rows vanish, as long as it has not noted that with the rows as well.
+/// That is known, and so is that VACUUM notes it.
+#[cfg(feature = "postgres")]
+#[test]
+fn flipped_outcomes_of_transactions_are_wrong_answers_of_postgres_until_a_vacuum() {
+    let arguments = ["--count", "40", "--flips-per-store", "40", "--files", "outcomes"];
+    let output = ravel_faults("bit-flips", "postgres", &arguments);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("pg_xact/0000 byte ") && out.contains("scans show something else"), "{out}");
+    check("bit-flips", "postgres", &[&arguments[..], &["--vacuum"]].concat());
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn faults_that_postgres_has_not_are_refused() {
+    let output = ravel_faults("power-cuts", "postgres", &["--count", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("postgres keeps its files itself: there are only bit flips for it"), "{err}");
 }
 
 #[test]

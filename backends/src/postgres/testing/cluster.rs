@@ -194,7 +194,7 @@ impl Cluster {
         let mut command = self.command("postgres");
         command.args(["-D", &self.data(), "-c", "restart_after_crash=off"]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        let mut server = Attended(command.spawn().unwrap());
+        let mut server = Attended::new(command.spawn().unwrap());
         let pid_file = self.folder.join("data/postmaster.pid");
         let began = Instant::now();
         while began.elapsed() < within && server.is_running() {
@@ -295,14 +295,29 @@ impl Drop for Cluster {
     }
 }
 
-/// A server that is a child of this process, and ends with this value at once: its next start has to recover.
+/// A server that is a child of this process, and ends at once with this value or this process: its next start has to recover.
 #[derive(Debug)]
-pub struct Attended(Child);
+pub struct Attended {
+    server: Child,
+    /// Ends the server when its standard input ends.
+    guard: Child,
+}
 
 impl Attended {
+    fn new(server: Child) -> Self {
+        let guard = Command::new("sh")
+            .args(["-c", "read -r line; kill -QUIT \"$0\"", &server.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { server, guard }
+    }
+
     /// Whether it has not ended by itself.
     pub fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+        self.server.try_wait().unwrap().is_none()
     }
 }
 
@@ -310,9 +325,11 @@ impl Drop for Attended {
     fn drop(&mut self) {
         if self.is_running() {
             // It ends its own children with it.
-            signal("-QUIT", &[self.0.id().to_string()]);
-            let _ = self.0.wait();
+            signal("-QUIT", &[self.server.id().to_string()]);
+            let _ = self.server.wait();
         }
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
     }
 }
 
