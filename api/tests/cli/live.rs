@@ -2,8 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Child,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,92 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ravel_api::recorded_room::RecordedRoom;
-use ravel_backends::{Engine, live};
-use ravel_core::{
-    room::{Effect, PersistEvent, Receipt, Room},
-    room_version::RoomVersion,
-};
+use ravel_backends::live;
 use ravel_store::{
-    Durability, Store, block_on,
+    block_on,
     log::{EventLog, LogError},
 };
 use serde_json::json;
 
-use crate::support::{FED, FED_ID, FORGED, MadeRoom, Place, command, corpus, ravel};
+use crate::{
+    support::{FED, FED_ID, FORGED, Place, corpus, ravel},
+    writer::{Writer, entries, judged, long_room, spawn},
+};
 
 const ENGINES: [&str; 2] = ["rocksdb", "sled"];
-
-/// A room with so many messages, and the file it is recorded in.
-fn long_room(place: &Place, messages: usize) -> PathBuf {
-    let mut room = MadeRoom::new(RoomVersion::V10);
-    let mut last = room.events[1].0.clone();
-    for number in 0..messages {
-        last = room.message(&format!("message {number}"), &[&last]);
-    }
-    place.file("long.jsonl", room.to_text()).into()
-}
-
-/// The events of a recorded room as they are stored.
-fn judged(file: &Path) -> (Room, Vec<PersistEvent>) {
-    let recorded = RecordedRoom::read(file).unwrap();
-    let mut room = Room::new(recorded.room_id.clone(), recorded.room_version.rules());
-    let mut events = Vec::new();
-    for pdu in recorded.verified() {
-        let Receipt::Judged(judged) = room.handle_pdu(&pdu).unwrap() else { panic!("not judged") };
-        events.extend(judged.effects.into_iter().filter_map(|effect| match effect {
-            Effect::Persist(event) => Some(*event),
-            Effect::Publish(_) => None,
-        }));
-    }
-    (room, events)
-}
-
-/// A database that this process has open, and lets others read.
-struct Writer {
-    store: Arc<dyn Store>,
-    log: EventLog,
-}
-
-impl Writer {
-    fn open(place: &Place, engine: &str) -> Self {
-        let path = place.path(engine);
-        // A process that is being started by another test may have our lock for a moment.
-        let began = Instant::now();
-        let store = loop {
-            match engine.parse::<Engine>().unwrap().open(&path) {
-                Ok(store) => break store,
-                Err(error) => assert!(began.elapsed() < Duration::from_secs(20), "{error}"),
-            }
-            thread::sleep(Duration::from_millis(10));
-        };
-        let store: Arc<dyn Store> = Arc::new(live::serve(store, &path).unwrap());
-        let log = block_on(EventLog::open(store.clone())).unwrap();
-        Self { store, log }
-    }
-
-    /// Appends events one by one and counts those that were acknowledged, until there is none left or one is refused.
-    fn append(&self, room: &Room, events: &[PersistEvent], acknowledged: &AtomicU64) -> Option<LogError> {
-        for event in events {
-            let event = std::slice::from_ref(event);
-            if let Err(error) = block_on(self.log.append(room.room_id(), room.rules(), event, Durability::Sync)) {
-                return Some(error);
-            }
-            acknowledged.fetch_add(1, Ordering::SeqCst);
-        }
-        None
-    }
-}
-
-fn spawn(arguments: &[&str]) -> Child {
-    command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn entries(database: &str) -> u64 {
-    let verified = ravel(&["verify", "-d", database, "--json"]).json();
-    assert_eq!(verified["findings"], json!([]));
-    verified["entries"].as_u64().unwrap()
-}
 
 #[test]
 fn what_another_process_has_open_can_be_read_and_not_be_written() {

@@ -11,7 +11,10 @@ mod commands;
 mod databases;
 mod files;
 mod live;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod several;
 mod space;
 mod support;
 mod verdicts;
+mod writer;

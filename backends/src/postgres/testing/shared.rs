@@ -51,8 +51,8 @@ fn join() -> (Arc<Cluster>, File) {
 /// Returns the folder with the locks and the note where the server is: one for each folder that cargo builds into.
 fn notes() -> PathBuf {
     let program = env::current_exe().unwrap();
-    // target/debug/deps/program
-    program.ancestors().nth(3).unwrap().join("tmp/postgres")
+    // target/debug/deps/program; other tests clear target/tmp.
+    program.ancestors().nth(3).unwrap().join("postgres-for-tests")
 }
 
 fn running(notes: &Path) -> Option<Cluster> {
