@@ -170,6 +170,30 @@ fn storage_engines_are_measured_beside_the_bare_ones() {
     ravel(&["bench", "storage", "--engine", "tape"]).fails(2, &["expected memory, rocksdb or sled"]);
 }
 
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_is_measured_beside_its_bare_self_and_left_as_it_was() {
+    let cluster = ravel_backends::postgres::testing::Cluster::start();
+    let database = format!("postgres://ravel@127.0.0.1:{}/postgres?sslmode=disable", cluster.port());
+    let small =
+        ["bench", "storage", "--events", "320", "--members", "60", "--runs", "1", "--json", "--engine", "memory"];
+    let measured = ravel(&[&small[..], &["--database", &database]].concat()).ok();
+    let measured: Value = serde_json::from_str(&measured).unwrap();
+    let rows = measured["measured"].as_array().unwrap().iter().filter(|row| row["engine"] == "postgres");
+    let rows: Vec<&Value> = rows.collect();
+    assert_eq!(rows.len(), 10, "{measured}");
+    for row in rows {
+        assert!(row["ravel"]["min"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(row["ratio"].is_number(), !row["what"].as_str().unwrap().starts_with("rebuild"), "{row}");
+    }
+    assert_eq!(cluster.sql("", "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'ravel%'"), "0");
+    let not_there = "postgres://ravel:secret@127.0.0.1:1/postgres";
+    let refused = ravel(&[&small[..], &["--database", not_there]].concat()).fails(2, &["refused"]);
+    assert!(!refused.stderr.contains("secret"), "{}", refused.stderr);
+    assert_eq!(refused.stdout, "");
+    ravel(&[&small[..], &["--database", "memory"]].concat()).fails(2, &["expected postgres://USER@HOST/DATABASE"]);
+}
+
 #[test]
 fn a_load_goes_on_where_it_ended() {
     let place = Place::new();

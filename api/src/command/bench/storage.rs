@@ -28,7 +28,7 @@ use self::{
     workload::Workload,
 };
 use super::room::Author;
-use crate::{command::Failure, database::DatabaseName, output::Output};
+use crate::{command::Failure, output::Output};
 
 /// What is done, and where.
 #[derive(Debug, clap::Args)]
@@ -41,8 +41,8 @@ pub struct StorageOptions {
     engine: Vec<Site>,
     /// Measure PostgreSQL too, in schemas of this database that are made for it and dropped
     #[cfg(feature = "postgres")]
-    #[arg(long, value_name = "postgres://USER@HOST/DATABASE")]
-    database: Option<DatabaseName>,
+    #[arg(long, value_name = "postgres://USER@HOST/DATABASE", value_parser = site::postgres)]
+    database: Option<Site>,
     /// How many events are stored
     #[arg(long, value_name = "N", default_value_t = 16_000, value_parser = clap::value_parser!(u32).range(160..=10_000_000))]
     events: u32,
@@ -104,9 +104,14 @@ pub fn run(options: &StorageOptions, output: &mut Output) -> Result<ExitCode, Fa
         runs: options.runs as usize,
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
     };
+    let sites = sites(options);
+    // What can't be had is better told before the others are measured.
+    for site in &sites {
+        site.fresh(folder.path())?;
+    }
     let mut report = Report::new(&bench.workload, bench.runs, sync_times(folder.path())?);
     report.print_header(output)?;
-    for site in sites(options) {
+    for site in sites {
         bench.measure(&site, &mut report, output)?;
         if options.members > 0 && site != Site::Memory {
             for measured in disk::measure(&site, folder.path(), options.members)? {
@@ -130,20 +135,11 @@ pub fn run(options: &StorageOptions, output: &mut Output) -> Result<ExitCode, Fa
 
 fn sites(options: &StorageOptions) -> Vec<Site> {
     let mut sites = options.engine.clone();
-    #[cfg(feature = "postgres")]
-    let database = options.database.clone();
-    #[cfg(not(feature = "postgres"))]
-    let database: Option<DatabaseName> = None;
     if sites.is_empty() {
         sites = [Site::Memory].into_iter().chain(Engine::ALL.iter().map(|engine| Site::Directory(*engine))).collect();
     }
     #[cfg(feature = "postgres")]
-    sites.extend(database.and_then(|name| match name {
-        DatabaseName::Postgres(url) => Some(Site::Postgres(url)),
-        DatabaseName::Memory | DatabaseName::Directory(..) => None,
-    }));
-    #[cfg(not(feature = "postgres"))]
-    let _ = database;
+    sites.extend(options.database.clone());
     sites
 }
 

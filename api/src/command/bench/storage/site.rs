@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use super::raw::{self, RawEngine};
 use crate::command::Failure;
+#[cfg(feature = "postgres")]
+use crate::database::DatabaseName;
 
 /// An engine, and for those on other machines where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,14 @@ pub(super) fn engine(name: &str) -> Result<Site, String> {
     match name {
         "memory" => Ok(Site::Memory),
         name => name.parse().map(Site::Directory).map_err(|_| "expected memory, rocksdb or sled".to_owned()),
+    }
+}
+
+#[cfg(feature = "postgres")]
+pub(super) fn postgres(name: &str) -> Result<Site, String> {
+    match name.parse() {
+        Ok(DatabaseName::Postgres(url)) => Ok(Site::Postgres(url)),
+        _ => Err("expected postgres://USER@HOST/DATABASE".to_owned()),
     }
 }
 
