@@ -130,6 +130,9 @@ struct BitFlipsArgs {
     /// Let PostgreSQL's VACUUM go over the tables before.
     #[arg(long)]
     vacuum: bool,
+    /// Have PostgreSQL's pages without checksums, which gives wrong answers.
+    #[arg(long)]
+    no_checksums: bool,
     /// Checks this flip only.
     #[arg(long)]
     flip: Option<u64>,
@@ -263,6 +266,7 @@ fn bit_flips(args: &BitFlipsArgs) -> Outcome {
             only: args.flip,
             files: args.files,
             vacuum: args.vacuum,
+            checksums: !args.no_checksums,
             work: many.work(),
         };
         let mut speaker = Speaker::new(io::stdout().lock());
@@ -274,12 +278,16 @@ fn bit_flips(args: &BitFlipsArgs) -> Outcome {
     let report = many.campaign(args.flips_per_store).run(|seed, count, work| {
         let mut command = many.one_case("bit-flips", &program, seed, count, work);
         command.args(args.small.then_some("--small")).args(args.vacuum.then_some("--vacuum"));
+        command.args(args.no_checksums.then_some("--no-checksums"));
         command.args(["--files", cluster_files_name(args.files)]);
         command
     })?;
     let mut more = if args.small { " --small".to_owned() } else { String::new() };
     if args.vacuum {
         more += " --vacuum";
+    }
+    if args.no_checksums {
+        more += " --no-checksums";
     }
     if args.files != ClusterFiles::All {
         more += &format!(" --files {}", cluster_files_name(args.files));

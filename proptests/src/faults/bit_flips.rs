@@ -38,6 +38,8 @@ pub struct BitFlips {
     pub files: ClusterFiles,
     /// Whether PostgreSQL's VACUUM goes over the tables before.
     pub vacuum: bool,
+    /// Whether a PostgreSQL cluster has checksums over its pages, as it should.
+    pub checksums: bool,
     /// A folder to work in.
     pub work: PathBuf,
 }

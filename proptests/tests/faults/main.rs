@@ -62,6 +62,15 @@ fn postgres_never_reads_a_flipped_bit_as_something_else() {
     assert!(flips >= 5 && noticed * 2 > flips, "{out}");
 }
 
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_without_checksums_is_noticed() {
+    let arguments = ["--count", "40", "--flips-per-store", "40", "--files", "checked", "--no-checksums"];
+    let output = ravel_faults("bit-flips", "postgres", &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("scans show something else"), "{output:?}");
+}
+
 /// PostgreSQL has no checksums over what became of transactions: rows vanish, as long as it has not noted that with the rows as well.
 /// That is known, and so is that VACUUM notes it.
 #[cfg(feature = "postgres")]

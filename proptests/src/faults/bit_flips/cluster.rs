@@ -21,7 +21,8 @@ use crate::{faults::campaign::Speaker, seed::Choices};
 pub(super) fn run(flips: &BitFlips, speaker: &mut Speaker<impl io::Write>) -> io::Result<()> {
     let cluster = Cluster::in_folder(&flips.work.join("cluster"), free_port());
     // Small files of the write-ahead log, as all files are kept in memory here.
-    cluster.make(&["--data-checksums", "--wal-segsize=1"], SETTINGS);
+    let arguments = ["--wal-segsize=1", "--data-checksums"];
+    cluster.make(&arguments[..if flips.checksums { 2 } else { 1 }], SETTINGS);
     let server = cluster.attend(START_LIMIT).ok_or_else(|| io::Error::other("the server does not start"))?;
     let url = cluster.new_schema(SCHEMA);
     let wanted = flips.fill(|| Ok(Arc::new(PostgresStore::open(&url, &PostgresOptions::default())?)))?;
