@@ -83,7 +83,7 @@ pub enum LogError {
     NoContent { event_id: EventId },
     #[error("the state after {event_id} was purged")]
     StatePurged { event_id: EventId },
-    #[error("a purge of {room_id} was interrupted; `ravel purge --resume` goes on with it")]
+    #[error("a purge of {room_id} is under way; if it was interrupted, `ravel purge --resume` goes on with it")]
     PurgeUnderWay { room_id: RoomId },
     #[error("the log is full")]
     Full,

@@ -39,14 +39,14 @@ pub enum CopyError {
 pub struct LogCopy {
     source: EventLog,
     replica: Replica,
-    /// Rooms were compared when the copy had so many entries.
-    compared_at: u64,
     compared: BTreeMap<RoomId, Compared>,
 }
 
 /// Fingerprints of a room in source and copy, when both had the same entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
+    /// How many entries that were.
+    pub position: u64,
     /// Of the source.
     pub source: Option<RoomFingerprints>,
     /// Of the copy.
@@ -94,7 +94,9 @@ impl LogCopy {
         drop(log);
         seal::begin_copy(&target, of).await.map_err(CopyError::Target)?;
         let log = EventLog::open(target).await.map_err(CopyError::Target)?;
-        Ok(Self { source, replica: Replica::new(log), compared_at: 0, compared: BTreeMap::new() })
+        // There may be nothing more to copy, and one that was stopped had not done with the last entry.
+        log.resume_purges(|_, _| {}).await.map_err(CopyError::Target)?;
+        Ok(Self { source, replica: Replica::new(log), compared: BTreeMap::new() })
     }
 
     /// Checks that a target is empty, or has a beginning of the source's log and nothing else; writes nothing.
@@ -171,36 +173,81 @@ impl LogCopy {
         Ok(())
     }
 
-    /// Compares every room that has events since it was compared last, as it is in the copy now and as it was in the source with as many
-    /// entries. Returns the result for all rooms. Calls `progress` with the rooms done and all rooms.
+    /// Compares every room that has events, or was purged, since it was compared last, as it is in the copy now and as it was in the
+    /// source with as many entries. Returns the result for all rooms. Calls `progress` with the rooms done and all rooms.
     ///
-    /// Loads each of them on both sides, one at a time.
+    /// How a room was before a purge can't be told after it. Where the source has purged more than the copy, the copy takes entries up to
+    /// that purge, with the keys of servers, and what changed is compared once more: `progress` begins anew then.
+    ///
+    /// Loads each of them on both sides, one at a time. A room that is purged faster than it can be loaded is never compared.
     ///
     /// # Errors
     ///
-    /// When either can't be read.
+    /// When either can't be read; `PurgeUnderWay` of the source while it carries out a purge that the copy has: compare again
+    /// later, which goes on where this was. As [`step`](Self::step).
     pub async fn compare(
         &mut self,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<&BTreeMap<RoomId, Compared>, CopyError> {
+        while let Some(purged) = self.compare_rooms(&mut progress).await? {
+            while self.position() <= purged {
+                if self.step().await? == 0 {
+                    let missing = LogError::BadEntry { sequence: self.position(), problem: "it is missing" };
+                    return Err(CopyError::Source(missing));
+                }
+            }
+            self.copy_server_keys().await?;
+        }
+        Ok(&self.compared)
+    }
+
+    /// Compares rooms at the present position. Returns the last purge in the source that came between, `None` if all are compared.
+    async fn compare_rooms(&mut self, progress: &mut impl FnMut(u64, u64)) -> Result<Option<u64>, CopyError> {
         let position = self.position();
         // Again, for the rooms that were opened meanwhile.
         let source = EventLog::open(self.source.store().clone()).await.map_err(CopyError::Source)?;
         let copy = self.replica.log();
+        // A room that was purged and opened again is another one.
+        self.compared.retain(|room_id, compared| {
+            copy.room(room_id).is_ok_and(|room| room.is_some_and(|room| room.opened < compared.position))
+        });
         let rooms = copy.rooms();
         let total = rooms.len() as u64;
+        let of = |room: Option<Room>| room.as_ref().map(RoomFingerprints::of);
+        let mut doubtful = Vec::new();
         for ((room_id, _), done) in rooms.into_iter().zip(1..) {
-            let since = if self.compared.contains_key(&room_id) { self.compared_at } else { 0 };
-            if copy.has_room_events_from(&room_id, since).await.map_err(CopyError::Target)? {
-                let there = source.load_room_at(&room_id, position).await.map_err(CopyError::Source)?;
+            let since = self.compared.get(&room_id).map_or(0, |compared| compared.position);
+            let is_changed = copy.has_room_events_from(&room_id, since).await.map_err(CopyError::Target)?
+                || copy.is_purged_from(&room_id, since).map_err(CopyError::Target)?;
+            if is_changed {
+                let there = match source.load_room_at(&room_id, position).await {
+                    // A purge has no part in that.
+                    Err(error @ LogError::Store(_)) => return Err(CopyError::Source(error)),
+                    there => there.map(of),
+                };
                 let here = copy.load_room_at(&room_id, position).await.map_err(CopyError::Target)?;
-                let of = |room: Option<Room>| room.as_ref().map(RoomFingerprints::of);
-                self.compared.insert(room_id, Compared { source: of(there), copy: of(here) });
+                let compared = there.map(|there| Compared { position, source: there, copy: of(here) });
+                match compared {
+                    Ok(compared) if compared.is_equal() => drop(self.compared.insert(room_id, compared)),
+                    compared => doubtful.push((room_id, compared)),
+                }
             }
             progress(done, total);
         }
-        self.compared_at = position;
-        Ok(&self.compared)
+        if doubtful.is_empty() {
+            return Ok(None);
+        }
+        // Looked at after the rooms were read: whatever purge they may have met is there now.
+        let purges = source.purges_from(position).await.map_err(CopyError::Source)?;
+        let mut last = None;
+        for (room_id, compared) in doubtful {
+            let number = copy.room_number(&room_id).map_err(CopyError::Target)?;
+            match number.and_then(|number| purges.get(&number).copied()) {
+                Some(purged) => last = last.max(Some(purged)),
+                None => drop(self.compared.insert(room_id, compared.map_err(CopyError::Source)?)),
+            }
+        }
+        Ok(last)
     }
 
     /// Returns what the last comparison of each room gave.
@@ -257,5 +304,5 @@ fn size_bytes(entries: &[(u64, Bytes)]) -> usize {
     entries.iter().map(|(_, record)| record.len()).sum()
 }
 
-/// How much is copied at once.
-const PAGE: Limits = Limits { items: 8192, bytes: 4 * 1024 * 1024 };
+/// How much is copied at once. (Little in this crate's tests, which want many steps.)
+const PAGE: Limits = Limits { items: if cfg!(test) { 40 } else { 8192 }, bytes: 4 * 1024 * 1024 };

@@ -167,15 +167,21 @@ impl EventLog {
     ///
     /// When the store fails, or an entry is damaged.
     pub async fn has_purges_from(&self, sequence: u64) -> Result<bool, LogError> {
+        Ok(!self.purges_from(sequence).await?.is_empty())
+    }
+
+    /// Returns the last purge of each room, by its number, that an entry from a sequence number on decides, as the store has them now.
+    pub(super) async fn purges_from(&self, sequence: u64) -> Result<BTreeMap<u32, u64>, LogError> {
+        let mut purges = BTreeMap::new();
         let mut pages = Pages::from(sequence);
         while let Some(entries) = pages.next(self).await? {
-            let decides =
-                |entry: &LogEntry| matches!(entry, LogEntry::HistoryPurged { .. } | LogEntry::RoomPurged { .. });
-            if entries.iter().any(|(_, entry)| decides(entry)) {
-                return Ok(true);
+            for (sequence, entry) in entries {
+                if let LogEntry::HistoryPurged { room, .. } | LogEntry::RoomPurged { room } = entry {
+                    purges.insert(room, sequence);
+                }
             }
         }
-        Ok(false)
+        Ok(purges)
     }
 
     async fn purge_history_before(

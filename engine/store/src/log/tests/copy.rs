@@ -1,5 +1,7 @@
 //! Copies of logs that are written to meanwhile, and logs that were moved.
 
+mod purges;
+
 use std::sync::Arc;
 
 use super::{
