@@ -163,15 +163,26 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Compares what was not compared yet.
+    /// Compares what was not compared yet. That may copy more, where the source purges something.
     fn is_equal(&mut self) -> Result<bool, Failure> {
+        let (began, began_at) = (Instant::now(), self.inner.position());
         let progress = self.output.progress(0, "comparing", "rooms");
-        let compared = block_on(self.inner.compare(|done, total| {
-            progress.set_length(total);
-            progress.set_position(done);
-        }));
+        let is_equal = loop {
+            let compared = block_on(self.inner.compare(|done, total| {
+                progress.set_length(total);
+                progress.set_position(done);
+            }));
+            match compared {
+                // Whoever has the source open is about it, or nobody is.
+                Err(CopyError::Source(LogError::PurgeUnderWay { .. })) if began.elapsed() < PURGE_WAIT => {
+                    std::thread::sleep(LOOK_PAUSE);
+                }
+                compared => break compared.map(|rooms| rooms.values().all(Compared::is_equal)),
+            }
+        };
         progress.finish_and_clear();
-        Ok(compared?.values().all(Compared::is_equal))
+        self.copied += self.inner.position().saturating_sub(began_at);
+        Ok(is_equal?)
     }
 
     fn follow(mut self, reading: &Reading) -> Result<ExitCode, Failure> {
@@ -293,6 +304,8 @@ fn tell_switched(from: &DatabaseName, to: &DatabaseName, output: &mut Output) {
 
 /// How often it is looked whether there is something new, if nobody tells.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How long a purge of the source may take until rooms can be compared; one that was interrupted is not waited for longer.
+const PURGE_WAIT: Duration = Duration::from_secs(60);
 /// How long a process may take to end that was told that its database was moved.
 const ENDING_WAIT: Duration = Duration::from_secs(30);
 /// How often it is told how far the copy is.

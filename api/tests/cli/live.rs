@@ -1,5 +1,7 @@
 //! Databases that another process has open: here that is the test.
 
+mod purges;
+
 use std::{
     io::{BufRead, BufReader},
     process::Child,
