@@ -338,6 +338,10 @@ fn a_room_that_is_gone_is_not_compared() {
     Purge::RoomAndReopen(9).carry_out(&open(&source), &room, |_, _| {}).unwrap();
     catch_up(&mut copy);
     check_equal(&mut copy, 2);
+    Purge::RoomAndReopen(0).carry_out(&open(&source), &room, |_, _| {}).unwrap();
+    catch_up(&mut copy);
+    check_equal(&mut copy, 1);
+    Purge::RoomAndReopen(9).carry_out(&open(&source), &room, |_, _| {}).unwrap();
     check_finished(copy, &source, &target);
 }
 
