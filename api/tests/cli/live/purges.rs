@@ -1,12 +1,19 @@
 //! Copies while the process that has the source open purges.
 
-use std::sync::{Condvar, Mutex, atomic::AtomicBool};
+use std::{
+    path::Path,
+    sync::{Condvar, Mutex, atomic::AtomicBool},
+};
 
+use ravel_api::recorded_room::RecordedRoom;
+use ravel_backends::Engine;
 use ravel_core::{
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
+    room::{Effect, Receipt, Room},
+    room_version::RoomVersion,
 };
-use ravel_store::{Bytes, KeyRange, Keyspace, Scan, StoreExt};
+use ravel_store::{Bytes, Durability, KeyRange, Keyspace, Scan, Store, StoreExt};
 
 use super::*;
 
