@@ -7,8 +7,7 @@
 //! but that of a full leaf. Hence segments of 4 MiB (a quarter holds 32 items and their keys) and values in chunks of at most
 //! [`CHUNK_BYTES_MAX`]: no blob is ever written.
 //!
-//! sled's own syncs are `sync_file_range`, which survives no power loss, and it writes over what it takes for durable elsewhere. On
-//! Linux they are `fdatasync` here, see `sled/sync_file_range.c`; and each commit is followed by one more, of the whole file.
+//! `flush` of sled ends in `sync_file_range`, which survives no power loss; here it is followed by `fdatasync` of its file.
 //!
 //! Reads run where they are polled: sled does not say whether it would have to wait for the disk.
 
