@@ -87,7 +87,8 @@ impl RocksDbStore {
     pub fn open(path: &Path, options: &RocksDbOptions) -> Result<Self, StoreError> {
         let directory = StoreDirectory::open(path, ENGINE)?;
         let (mut mark, synced) = SyncedMark::open(&directory)?;
-        name_existing_manifest(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
+        name_existing_manifest(&directory.data(), synced.is_some())
+            .map_err(|error| StoreError::from_io(Operation::Open, error))?;
         let db = Db::open(&directory.data(), options, synced)?;
         sync_directory(&directory.data()).map_err(|error| StoreError::from_io(Operation::Open, error))?;
         // What RocksDB recovered from its log is in synced files by now.

@@ -19,8 +19,9 @@ pub(super) fn links_logs(path: &Path) -> bool {
 /// Lets `CURRENT` name the manifest before the one that it names, if that isn't there.
 ///
 /// RocksDB makes a new manifest and has `CURRENT` name it, before it syncs the folder. POSIX lets a loss of power keep the second change
-/// of the folder without the first. Nothing was written that needs the new manifest until both were durable.
-pub(super) fn name_existing_manifest(data: &Path) -> io::Result<()> {
+/// of the folder without the first. Nothing was written that needs the new manifest until both were durable. If it was the first one,
+/// and nothing was acknowledged yet, `CURRENT` is removed: then the engine was still being made.
+pub(super) fn name_existing_manifest(data: &Path, is_anything_acknowledged: bool) -> io::Result<()> {
     let current = data.join("CURRENT");
     let named = match fs::read_to_string(&current) {
         Ok(named) => named,
@@ -32,6 +33,11 @@ pub(super) fn name_existing_manifest(data: &Path) -> io::Result<()> {
     let names = fs::read_dir(data)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     let names = names.collect::<io::Result<Vec<_>>>()?;
     let before = names.iter().filter_map(|name| Some((number(name).filter(|number| *number < lost)?, name))).max();
+    let has_tables = names.iter().any(|name| name.ends_with(".sst"));
+    if before.is_none() && !has_tables && !is_anything_acknowledged {
+        fs::remove_file(&current)?;
+        sync_directory(data)?;
+    }
     if let Some((_, name)) = before {
         let new = data.join("CURRENT.ravel");
         let mut file = File::create(&new)?;

@@ -291,6 +291,22 @@ fn a_manifest_that_was_not_kept_is_done_without() {
     assert!(before.starts_with("MANIFEST-"));
 }
 
+/// What loss of power may leave of an engine that was just being made.
+#[test]
+fn a_first_manifest_that_was_not_kept_is_made_again_if_nothing_was_acknowledged() {
+    let place = RocksDbBuilder::place();
+    let data = place.path().join("data");
+    drop(RocksDbBuilder::open(&place).unwrap());
+    for entry in fs::read_dir(&data).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    fs::write(data.join("CURRENT"), "MANIFEST-000001\n").unwrap();
+    assert!(RocksDbBuilder::open(&place).is_err(), "the mark says that something was acknowledged");
+    assert!(data.join("CURRENT").exists());
+    fs::remove_file(place.path().join("ravel.synced")).unwrap();
+    RocksDbBuilder::open(&place).unwrap();
+}
+
 #[test]
 fn the_end_of_a_manifest_that_never_reached_the_disk_is_cut_off() {
     let place = RocksDbBuilder::place();
