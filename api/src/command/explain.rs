@@ -23,7 +23,7 @@ pub fn run(database: &DatabaseName, room: &str, event: &str, output: &mut Output
     let event_id = event_of(&room, event)?;
     let missing = || Failure::NoSuchEvent { room_id: room.room_id().clone(), event_id: event_id.clone() };
     let explanation = match room.explain(&event_id) {
-        Err(RoomError::StatePurged(_)) => return Err(Failure::HistoryPurged { event_id }),
+        Err(RoomError::NoState(_)) => return Err(Failure::HistoryPurged { event_id }),
         explained => explained?.ok_or_else(missing)?,
     };
     if output.is_json() {

@@ -332,7 +332,7 @@ impl Replay<'_> {
                 let why = format!("it is of the room {other}");
                 self.report.dropped.push(Dropped { line, event_id: event_id.clone(), why });
             }
-            Receipt::NeedEvents(_) | Receipt::HistoryPurged(_) => return Ok(false),
+            Receipt::NeedEvents(_) | Receipt::NeedState(_) => return Ok(false),
         }
         Ok(true)
     }

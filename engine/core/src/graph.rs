@@ -115,6 +115,11 @@ impl EventGraph {
         self.len() == 0
     }
 
+    /// Whether an event has this number.
+    pub fn has(&self, index: EventIndex) -> bool {
+        self.place(index).is_some_and(|place| place < self.len())
+    }
+
     /// Returns the number of an event. Events of a room that is mostly in a store are not found by their ids.
     pub fn index_of(&self, event_id: &EventId) -> Option<EventIndex> {
         if self.sparse.is_some() {

@@ -6,6 +6,7 @@
 
 mod batch;
 mod explain;
+mod place;
 mod purged;
 mod redactions;
 mod verdict;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::{
     explain::Explanation,
+    place::{Arrival, Place},
     purged::{PurgedEvent, Remains},
     verdict::{Check, Outcome, RecordedReason, Verdict},
 };
@@ -54,13 +56,16 @@ pub struct Room {
 #[derive(Debug)]
 struct Position {
     event: Arc<Event>,
+    /// Those that were known when it came.
     prev_events: Box<[EventIndex]>,
     outcome: Outcome,
     reason: Option<Box<RecordedReason>>,
-    /// `None` if they were purged. Invariant: forward extremities have them.
+    /// `None` for outliers, and if they were purged. Invariant: forward extremities have them.
     states: Option<States>,
     /// Only its skeleton is left.
     is_skeleton: bool,
+    /// Its place in the DAG is not known.
+    is_outlier: bool,
     /// The redactions among the event and its ancestors that may matter to rules.
     redactions: RedactionSet,
     /// Whether it is a redaction whose sender may redact any event.
@@ -86,9 +91,9 @@ pub enum Receipt {
     /// The event can't be judged before these events are there: its prev and auth events that are missing, sorted. Nothing
     /// changed; hand the event in again after them.
     NeedEvents(Vec<EventId>),
-    /// The event can't be judged here any more: it builds on these events, sorted, and the states after them were purged. Nothing
-    /// changed. Other servers may know the state before it.
-    HistoryPurged(Vec<EventId>),
+    /// The event can't be judged here by what it builds on: the states after these of its prev events, sorted, were purged, or never
+    /// known. Nothing changed. Other servers may know the state before it, see [`Room::handle`].
+    NeedState(Vec<EventId>),
     /// The event is of another room. Nothing changed.
     OtherRoom(RoomId),
 }
@@ -106,6 +111,8 @@ pub struct Judged {
     pub state_after: StateMap,
     /// Whether the state before had to be resolved from different states.
     pub resolved: bool,
+    /// What is known of its place. Outliers have empty states.
+    pub place: Place,
     /// What is to be done now, in this order.
     pub effects: Vec<Effect>,
 }
@@ -157,6 +164,8 @@ pub struct PersistEvent {
     pub may_redact_any: bool,
     /// How often history of the room was purged before.
     pub purges: u32,
+    /// What is known of its place. Outliers have no states.
+    pub place: Place,
 }
 
 /// What is stored of an event's place in a room.
@@ -168,8 +177,12 @@ pub struct StoredPosition {
     pub reason: Option<RecordedReason>,
     /// Whether it is a redaction whose sender may redact any event.
     pub may_redact_any: bool,
-    /// The state before it; `None` if that was purged.
+    /// The state before it; `None` for an outlier, and if that was purged.
     pub state_before: Option<StateMap>,
+    /// How it came; `None` for an outlier.
+    pub arrival: Option<Arrival>,
+    /// A state before it was given, so not all of its prev events need to be there.
+    pub in_given_state: bool,
 }
 
 /// Why a room can't go on. Each is a broken invariant or a damaged store, never bad input.
@@ -197,9 +210,12 @@ pub enum RoomError {
         /// The number.
         missing: EventIndex,
     },
-    /// The state after an event is asked for, and was purged.
-    #[error("the state after {0} was purged")]
-    StatePurged(EventId),
+    /// The state after an event is asked for, and was purged or never known.
+    #[error("the state after {0} is not there")]
+    NoState(EventId),
+    /// An event is to get a place that has one, or is not there.
+    #[error("{0} is to get a place, and is no outlier")]
+    NoOutlier(EventId),
 }
 
 impl Room {
@@ -229,43 +245,95 @@ impl Room {
     ///
     /// Only if an invariant is broken. Drop the room then and restore it from the log.
     pub fn handle_pdu(&mut self, pdu: &VerifiedPdu) -> Result<Receipt, RoomError> {
+        self.handle(pdu, Arrival::New, None)
+    }
+
+    /// Judges an event that came in any way: by the states after its prev events, or, if a state before it is given, by that and the
+    /// states after those of its prev events that have one here.
+    ///
+    /// All events of a given state have to be here, as [outliers](Self::handle_outlier) at least; those that are no state events, or
+    /// were rejected, are left out. An outlier gets its place by this.
+    ///
+    /// # Errors
+    ///
+    /// As [`handle_pdu`](Self::handle_pdu).
+    pub fn handle(
+        &mut self,
+        pdu: &VerifiedPdu,
+        arrival: Arrival,
+        given_state: Option<&[EventId]>,
+    ) -> Result<Receipt, RoomError> {
         let event = pdu.event();
-        if event.room_id != self.room_id {
-            return Ok(Receipt::OtherRoom(event.room_id.clone()));
+        let known = self.graph.index_of(&event.event_id);
+        let outlier = known.filter(|index| self.position(*index).is_outlier);
+        if let Some(receipt) = self.receipt_of_known(event).filter(|_| outlier.is_none()) {
+            return Ok(receipt);
         }
-        if let Some(index) = self.graph.index_of(&event.event_id) {
-            return Ok(Receipt::AlreadyKnown(self.position(index).outcome));
-        }
-        let missing = self.missing_events(event);
+        let missing = match given_state {
+            Some(state) => self.unknown(event.auth_events.iter().chain(state)),
+            None => self.missing_events(event),
+        };
         if !missing.is_empty() {
             return Ok(Receipt::NeedEvents(missing));
         }
-        let prev_events = self.prev_events_of(event)?;
-        let purged: BTreeSet<_> = prev_events.iter().filter(|prev| self.position(**prev).states.is_none()).collect();
-        if !purged.is_empty() {
-            let mut purged: Vec<EventId> = purged.into_iter().map(|prev| self.graph.event_id(*prev)).collect();
-            purged.sort_unstable();
-            return Ok(Receipt::HistoryPurged(purged));
-        }
-        let before = self.before(prev_events)?;
-        let index = self.number(event)?;
-        let verdict = self.judge(pdu, index, &before);
+        let prev_events = self.known_prev_events(event);
+        let before = match given_state {
+            Some(state) => {
+                let state = state.iter().filter_map(|event_id| self.graph.index_of(event_id));
+                let state = self.usable_state(state.filter(|index| Some(*index) != known));
+                self.before_in_state(prev_events, state)
+            }
+            None => {
+                let without_state = self.without_state(&prev_events);
+                if !without_state.is_empty() {
+                    return Ok(Receipt::NeedState(without_state));
+                }
+                self.before(prev_events)?
+            }
+        };
+        let index = match outlier {
+            Some(index) => index,
+            None => self.number(event)?,
+        };
+        let verdict = self.judge(pdu, index, &before, arrival);
         let (outcome, reason) = verdict.record(self.rules().version);
+        // States and auth chains may hold an outlier: what its auth events allow is not rejected later.
+        if let Some(index) = outlier
+            && outcome == Outcome::Rejected
+        {
+            return Ok(Receipt::AlreadyKnown(self.position(index).outcome));
+        }
         let resolved = before.resolved;
-        let (states, persist) = self.admit(&Source::Pdu(pdu), index, before, outcome, reason)?;
+        let (states, persist) = self.admit(&Source::Pdu(pdu), index, before, arrival, outcome, reason)?;
+        let place = persist.place.clone();
         let mut effects = vec![Effect::Persist(Box::new(persist))];
-        if outcome == Outcome::Accepted {
+        if outcome == Outcome::Accepted && arrival != Arrival::History {
             effects.push(Effect::Publish(event.event_id.clone()));
         }
         let States { before: state_before, after: state_after } = states;
         let event = event.clone();
-        Ok(Receipt::Judged(Box::new(Judged { event, verdict, state_before, state_after, resolved, effects })))
+        Ok(Receipt::Judged(Box::new(Judged { event, verdict, state_before, state_after, resolved, place, effects })))
+    }
+
+    /// Returns what is answered to an event of another room, and to one that is there.
+    fn receipt_of_known(&self, event: &Event) -> Option<Receipt> {
+        if event.room_id != self.room_id {
+            return Some(Receipt::OtherRoom(event.room_id.clone()));
+        }
+        let index = self.graph.index_of(&event.event_id)?;
+        Some(Receipt::AlreadyKnown(self.position(index).outcome))
+    }
+
+    /// Returns those of these events that have no states here, sorted, each once.
+    fn without_state(&self, events: &[EventIndex]) -> Vec<EventId> {
+        let without = events.iter().filter(|index| self.position(**index).states.is_none());
+        let without: BTreeSet<EventId> = without.map(|index| self.graph.event_id(*index)).collect();
+        without.into_iter().collect()
     }
 
     /// Returns the prev and auth events of an event that are not known, sorted, each once.
     pub fn missing_events(&self, event: &Event) -> Vec<EventId> {
-        let cited: BTreeSet<_> = event.prev_events.iter().chain(&event.auth_events).collect();
-        cited.into_iter().filter(|id| self.graph.index_of(id).is_none()).cloned().collect()
+        self.unknown(event.prev_events.iter().chain(&event.auth_events))
     }
 
     /// Returns the room's id.
@@ -308,12 +376,13 @@ impl Room {
         self.position(self.graph.index_of(event_id)?).reason.as_deref()
     }
 
-    /// Returns the state before an event: the specification's S(E). `None` if it was [purged](Self::remains).
+    /// Returns the state before an event: the specification's S(E). `None` for an [outlier](Self::is_outlier), and if it was
+    /// [purged](Self::remains).
     pub fn state_before(&self, event_id: &EventId) -> Option<State<'_>> {
         Some(State::new(&self.graph, &self.position(self.graph.index_of(event_id)?).states.as_ref()?.before))
     }
 
-    /// Returns the state after an event: the specification's S'(E). `None` if it was [purged](Self::remains).
+    /// Returns the state after an event: the specification's S'(E). `None` as for [`state_before`](Self::state_before).
     pub fn state_after(&self, event_id: &EventId) -> Option<State<'_>> {
         Some(State::new(&self.graph, &self.position(self.graph.index_of(event_id)?).states.as_ref()?.after))
     }
@@ -347,7 +416,7 @@ impl Room {
                     hasher.update([0, outcome as u8]);
                     hasher.update(states.before.fingerprint(&self.graph).0);
                 }
-                None => hasher.update([1, outcome as u8]),
+                None => hasher.update([1, outcome as u8, u8::from(position.is_outlier)]),
             }
         }
         hasher.update(self.current_state.fingerprint(&self.graph).0);
@@ -364,12 +433,23 @@ impl Room {
         self.restore(&Source::Pdu(pdu), position)
     }
 
-    /// Sets the state after the event restored last, as it was stored. Returns whether it is that state: the one before with the
+    /// Gives an outlier that was put back the place that it got later; as [`restore_event`](Self::restore_event) for others.
+    ///
+    /// # Errors
+    ///
+    /// When it is not an outlier.
+    pub fn restore_place(&mut self, pdu: &VerifiedPdu, position: StoredPosition) -> Result<(), RoomError> {
+        let event_id = pdu.event_id();
+        let index = self.graph.index_of(event_id).filter(|index| self.position(*index).is_outlier);
+        let index = index.ok_or_else(|| RoomError::NoOutlier(event_id.clone()))?;
+        self.restore_at(&Source::Pdu(pdu), index, position)
+    }
+
+    /// Sets the state after an event that was restored, as it was stored. Returns whether it is that state: the one before with the
     /// event in it, or the same if the event changes none.
-    pub fn restore_state_after(&mut self, state: StateMap) -> bool {
-        let (Some(position), Some(index)) = (self.positions.last_mut(), self.graph.indices().last()) else {
-            return false;
-        };
+    pub fn restore_state_after(&mut self, event_id: &EventId, state: StateMap) -> bool {
+        let Some(index) = self.graph.index_of(event_id) else { return false };
+        let Some(position) = self.positions.get_mut(index.as_usize()) else { return false };
         let Some(states) = &mut position.states else { return false };
         let key = self.graph.key(index).filter(|_| position.outcome != Outcome::Rejected);
         let (mut holds_its_key, mut differs_elsewhere) = (key.is_none(), false);
@@ -397,13 +477,34 @@ impl Room {
         if self.graph.index_of(&event.event_id).is_some() {
             return Err(GraphError::Duplicate(event.event_id.clone()).into());
         }
-        let prev_events = self.prev_events_of(event)?;
-        let redactions = self.redactions_after(&prev_events);
+        if position.arrival.is_some() && !position.in_given_state {
+            self.prev_events_of(event)?;
+        }
         let index = self.number(event)?;
-        let StoredPosition { outcome, reason, may_redact_any, state_before } = position;
+        self.restore_at(source, index, position)
+    }
+
+    fn restore_at(
+        &mut self,
+        source: &Source<'_>,
+        index: EventIndex,
+        position: StoredPosition,
+    ) -> Result<(), RoomError> {
+        let StoredPosition { outcome, reason, may_redact_any, state_before, arrival, in_given_state } = position;
+        let prev_events = match arrival {
+            Some(_) if in_given_state => self.known_prev_events(source.event()),
+            Some(_) => self.prev_events_of(source.event())?,
+            None => Box::default(),
+        };
+        let redactions = self.redactions_after(&prev_events);
         let states = state_before.map(|before| States { after: before.clone(), before });
-        let place = Place { prev_events, redactions, states, may_redact_any };
+        let place = Standing { prev_events, redactions, states, may_redact_any, arrival };
         self.insert(source, index, place, outcome, reason.map(Box::new))
+    }
+
+    /// Returns those of an event's prev events that are here.
+    fn known_prev_events(&self, event: &Event) -> Box<[EventIndex]> {
+        event.prev_events.iter().filter_map(|event_id| self.graph.index_of(event_id)).collect()
     }
 
     /// Returns what comes before an event.
@@ -416,7 +517,8 @@ impl Room {
         let resolved = states.windows(2).any(|pair| matches!(pair, [a, b] if !a.is_same(b)));
         let builds_on_all = prev_events.iter().copied().collect::<BTreeSet<_>>() == self.forward_extremities;
         let state = if builds_on_all { self.current_state.clone() } else { self.resolve(&states, &mut Silent) };
-        Ok(Before { redactions: self.redactions_after(&prev_events), prev_events, state, resolved, builds_on_all })
+        let redactions = self.redactions_after(&prev_events);
+        Ok(Before { redactions, prev_events, state, resolved, builds_on_all, given_state: None })
     }
 
     /// Computes the current state of a room whose events were restored up to some point, and sets how many snapshot nodes had
@@ -439,7 +541,7 @@ impl Room {
         Ok(self.graph.insert_citing(event, &auth_events).ok_or(GraphError::Full)?)
     }
 
-    fn judge(&self, pdu: &VerifiedPdu, index: EventIndex, before: &Before) -> Verdict {
+    fn judge(&self, pdu: &VerifiedPdu, index: EventIndex, before: &Before, arrival: Arrival) -> Verdict {
         let view = EventsView::new(&self.graph, &self.redactions, &before.redactions);
         if let Err(refusal) = self.check_auth_events(view, pdu, index) {
             return Verdict::Rejected { check: Check::AuthEvents, refusal };
@@ -449,7 +551,7 @@ impl Room {
             return Verdict::Rejected { check: Check::StateBefore, refusal };
         }
         // Where the event builds on all forward extremities, the current state is the state before it.
-        if before.builds_on_all {
+        if before.builds_on_all || arrival != Arrival::New {
             return Verdict::Accepted;
         }
         let redactions = self.redactions_after(&self.forward_extremities);
@@ -486,53 +588,74 @@ impl Room {
         source: &Source<'_>,
         index: EventIndex,
         before: Before,
+        arrival: Arrival,
         outcome: Outcome,
         reason: Option<RecordedReason>,
     ) -> Result<(States, PersistEvent), RoomError> {
         let event = source.event().clone();
         let may_redact_any = self.may_redact_any(&event, index, &before);
-        let Before { prev_events, redactions, state, .. } = before;
+        let was_outlier = index.as_usize() < self.positions.len();
+        let Before { prev_events, redactions, state, given_state, .. } = before;
         let states = Some(States { before: state.clone(), after: state.clone() });
-        let place = Place { prev_events, redactions, states, may_redact_any };
+        let place = Standing { prev_events, redactions, states, may_redact_any, arrival: Some(arrival) };
         self.insert(source, index, place, outcome, reason.clone().map(Box::new))?;
         let key = self.graph.key(index).filter(|_| outcome != Outcome::Rejected);
         let after = key.map_or_else(|| state.clone(), |key| state.insert(&self.graph, key, index));
         let states = States { before: state, after };
-        if let Some(position) = self.positions.last_mut() {
+        if let Some(position) = self.positions.get_mut(index.as_usize()) {
             position.states = Some(states.clone());
         }
 
         // An accepted event is a forward extremity now; others change nothing there.
-        let extremities_changed = outcome == Outcome::Accepted;
+        let extremities_changed = outcome == Outcome::Accepted && arrival != Arrival::History;
         if extremities_changed {
             self.current_state = self.resolve_extremities()?;
         }
-        let stored = self.graph.stored_event(index, event.clone(), self.node_numbers.given());
-        let mut nodes = Vec::new();
+        let place = Place::Placed { arrival, given_state, was_outlier };
+        let mut persist = self.to_persist(source, index, place, outcome, reason);
         for state in [&states.before, &states.after, &self.current_state] {
-            state.number_nodes(&self.graph, &mut self.node_numbers, &mut nodes).ok_or(GraphError::Full)?;
+            state.number_nodes(&self.graph, &mut self.node_numbers, &mut persist.nodes).ok_or(GraphError::Full)?;
         }
+        persist.state_before = states.before.root_number();
+        persist.state_after = states.after.root_number();
+        persist.forward_extremities = extremities_changed.then(|| self.forward_extremities());
+        persist.current_state = self.current_state.root_number();
+        persist.nodes_numbered = self.node_numbers.given();
+        persist.may_redact_any = may_redact_any;
+        Ok((states, persist))
+    }
+
+    /// Says what is to be stored of an event in any place.
+    fn to_persist(
+        &self,
+        source: &Source<'_>,
+        index: EventIndex,
+        place: Place,
+        outcome: Outcome,
+        reason: Option<RecordedReason>,
+    ) -> PersistEvent {
+        let event = source.event().clone();
         let pdu = source.pdu();
-        let persist = PersistEvent {
+        PersistEvent {
+            stored: self.graph.stored_event(index, event.clone(), self.node_numbers.given()),
             event,
             index,
-            stored,
             json: pdu.map(|pdu| pdu.json().clone()).unwrap_or_default(),
             content_hash_matched: pdu.is_some_and(VerifiedPdu::content_hash_matched),
             authorising_user_signed: pdu.and_then(VerifiedPdu::authorising_user_signed),
             outcome,
             reason,
-            state_before: states.before.root_number(),
-            state_after: states.after.root_number(),
-            nodes,
-            forward_extremities: extremities_changed.then(|| self.forward_extremities()),
+            state_before: None,
+            state_after: None,
+            nodes: Vec::new(),
+            forward_extremities: None,
             current_state: self.current_state.root_number(),
             nodes_numbered: self.node_numbers.given(),
             create: self.graph.create(),
-            may_redact_any,
+            may_redact_any: false,
             purges: self.purges,
-        };
-        Ok((states, persist))
+            place,
+        }
     }
 
     /// Makes an event part of the room. The state after it is the one before until the caller sets it.
@@ -540,32 +663,43 @@ impl Room {
         &mut self,
         source: &Source<'_>,
         index: EventIndex,
-        place: Place,
+        place: Standing,
         outcome: Outcome,
         reason: Option<Box<RecordedReason>>,
     ) -> Result<(), RoomError> {
-        let Place { prev_events, redactions, states, may_redact_any } = place;
+        let Standing { prev_events, redactions, states, may_redact_any, arrival } = place;
         let rejected = outcome == Outcome::Rejected;
         let redacted = if rejected { None } else { source.redacted_facts()? };
         self.graph.judge(index, redacted.as_ref(), rejected)?;
+        let counts = arrival.is_some() && !rejected;
         let redactions =
-            if rejected { redactions } else { self.redactions.add(&self.graph, index, may_redact_any, redactions) };
-        if outcome == Outcome::Accepted {
-            self.advance_extremities(index, &prev_events);
-        }
+            if counts { self.redactions.add(&self.graph, index, may_redact_any, redactions) } else { redactions };
         let (event, is_skeleton) = (source.event().clone(), source.pdu().is_none());
-        let is_built_on = false;
-        self.positions.push(Position {
+        let position = Position {
             event,
-            prev_events,
             outcome,
             reason,
             states,
             is_skeleton,
             redactions,
             may_redact_any,
-            is_built_on,
-        });
+            is_outlier: arrival.is_none(),
+            // Nothing of the past becomes an extremity.
+            is_built_on: arrival == Some(Arrival::History),
+            prev_events: prev_events.clone(),
+        };
+        match self.positions.get_mut(index.as_usize()) {
+            Some(outlier) => *outlier = position,
+            None => self.positions.push(position),
+        }
+        if outcome == Outcome::Accepted {
+            match arrival {
+                Some(Arrival::Entry) => self.forward_extremities.clear(),
+                Some(Arrival::New) => {}
+                Some(Arrival::History) | None => return Ok(()),
+            }
+            self.advance_extremities(index, &prev_events);
+        }
         Ok(())
     }
 
@@ -602,7 +736,7 @@ impl Room {
     fn states_after(&self, events: &[EventIndex]) -> Result<Vec<StateMap>, RoomError> {
         let state_after = |index: &EventIndex| {
             let states = self.position(*index).states.as_ref();
-            Ok(states.ok_or_else(|| RoomError::StatePurged(self.graph.event_id(*index)))?.after.clone())
+            Ok(states.ok_or_else(|| RoomError::NoState(self.graph.event_id(*index)))?.after.clone())
         };
         events.iter().map(state_after).collect()
     }
@@ -645,15 +779,19 @@ struct Before {
     resolved: bool,
     /// The prev events are the forward extremities.
     builds_on_all: bool,
+    /// Events of a state that another server gave, sorted.
+    given_state: Option<Vec<EventIndex>>,
 }
 
-/// An event's place in the room, as far as that does not depend on its verdict.
-struct Place {
+/// Where an event stands in the room, as far as that does not depend on its verdict.
+struct Standing {
     prev_events: Box<[EventIndex]>,
     /// Those before it.
     redactions: RedactionSet,
     states: Option<States>,
     may_redact_any: bool,
+    /// `None` for an outlier.
+    arrival: Option<Arrival>,
 }
 
 /// A state, its events as they stand in a view.

@@ -81,8 +81,10 @@ pub enum LogError {
     Purged { room_id: RoomId },
     #[error("{event_id} has no content to be stored")]
     NoContent { event_id: EventId },
-    #[error("the state after {event_id} was purged")]
-    StatePurged { event_id: EventId },
+    #[error("the state after {event_id} is not there: it was purged, or never known")]
+    NoState { event_id: EventId },
+    #[error("{event_id} is to get a place, and is no outlier of the log")]
+    NoOutlier { event_id: EventId },
     #[error("a purge of {room_id} is under way; if it was interrupted, `ravel purge --resume` goes on with it")]
     PurgeUnderWay { room_id: RoomId },
     #[error("the log is full")]

@@ -132,7 +132,7 @@ fn in_batches(draft: &Draft, pdus: &[&VerifiedPdu], choices: &mut Choices) -> Ro
                     assert_eq!(missing, room.missing_events(pdu.event()));
                     assert!(!missing.is_empty() && room.event(&event_id).is_none());
                 }
-                Receipt::OtherRoom(_) | Receipt::HistoryPurged(_) => panic!("{receipt:?}"),
+                Receipt::OtherRoom(_) | Receipt::NeedState(_) => panic!("{receipt:?}"),
                 Receipt::Judged(_) | Receipt::AlreadyKnown(_) => assert!(room.event(&event_id).is_some()),
             }
         }

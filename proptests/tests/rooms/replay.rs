@@ -69,7 +69,7 @@ pub(crate) fn handle(room: &mut Room, pdu: &VerifiedPdu) -> bool {
         }
         Receipt::AlreadyKnown(outcome) => assert_eq!(Some(outcome), known),
         Receipt::NeedEvents(need) => assert_eq!((need, None), (missing, known)),
-        receipt @ (Receipt::OtherRoom(_) | Receipt::HistoryPurged(_)) => panic!("{receipt:?}"),
+        receipt @ (Receipt::OtherRoom(_) | Receipt::NeedState(_)) => panic!("{receipt:?}"),
     }
     assert_eq!(Everything::of(room), before, "nothing may change");
     known.is_some()

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Outcome, RecordedReason, Room, RoomError, StoredPosition, redactions};
+use super::{Arrival, Outcome, RecordedReason, Room, RoomError, StoredPosition, redactions};
 use crate::{
     event::{Content, Event},
     graph::{EventIndex, GraphError},
@@ -25,6 +25,8 @@ pub struct PurgedEvent {
     pub auth_events: Vec<EventIndex>,
     /// What rules read of its content once it is redacted, if that differs.
     pub redacted: Option<Content>,
+    /// How it came.
+    pub arrival: Arrival,
 }
 
 impl PurgedEvent {
@@ -36,6 +38,7 @@ impl PurgedEvent {
     pub fn of(
         pdu: &VerifiedPdu,
         outcome: Outcome,
+        arrival: Arrival,
         prev_events: Vec<EventIndex>,
         auth_events: Vec<EventIndex>,
     ) -> Result<Self, PduError> {
@@ -46,7 +49,7 @@ impl PurgedEvent {
             redactions::redacted_facts(pdu)?.map(|event| event.content)
         };
         let event = Event { prev_events: Box::default(), auth_events: Box::default(), ..Event::clone(pdu.event()) };
-        Ok(Self { event: Arc::new(event), prev_events, auth_events, redacted })
+        Ok(Self { event: Arc::new(event), prev_events, auth_events, redacted, arrival })
     }
 }
 
@@ -102,7 +105,7 @@ impl Room {
         }
         let before = self.before(self.prev_events_of(event)?)?;
         let index = self.number(event)?;
-        let (_, persist) = self.admit(&source, index, before, outcome, reason)?;
+        let (_, persist) = self.admit(&source, index, before, purged.arrival, outcome, reason)?;
         Ok(persist)
     }
 

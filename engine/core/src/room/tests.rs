@@ -1,12 +1,13 @@
 //! The room reducer on small rooms. How they are written: [`crate::testing`].
 
+mod place;
 mod purged;
 mod redactions;
 mod security_cases;
 
 use std::collections::BTreeMap;
 
-use super::{Effect, Outcome, Receipt, Room, RoomError, StoredPosition};
+use super::{Arrival, Effect, Outcome, Receipt, Room, RoomError, StoredPosition};
 use crate::{
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
@@ -233,7 +234,7 @@ fn handle_batch(room: &TestRoom, into: &mut Room, pdus: &[VerifiedPdu]) -> (Stri
                 waiting.push((room.names.name(&id).to_owned(), needed.join(",")));
             }
             Receipt::AlreadyKnown(_) => {}
-            Receipt::OtherRoom(_) | Receipt::HistoryPurged(_) => panic!("{receipt:?}"),
+            Receipt::OtherRoom(_) | Receipt::NeedState(_) => panic!("{receipt:?}"),
         }
     }
     (judged.join(","), waiting)
@@ -298,7 +299,7 @@ fn restore(room: &TestRoom) -> Room {
     for pdu in &room.pdus {
         let (id, room) = (pdu.event_id(), &room.room);
         restored.restore_event(pdu, stored_position(room, id)).unwrap();
-        assert!(restored.restore_state_after(room.state_after(id).unwrap().map().clone()));
+        assert!(restored.restore_state_after(id, room.state_after(id).unwrap().map().clone()));
     }
     restored.restore_current_state(room.room.current_state().map().clone(), 1_000, 0);
     restored
@@ -313,6 +314,8 @@ fn stored_position(room: &Room, id: &EventId) -> StoredPosition {
         reason: room.reason(id).cloned(),
         may_redact_any: room.may_redact_any(&position.event, room.graph.index_of(id).unwrap(), &before),
         state_before: room.state_before(id).map(|state| state.map().clone()),
+        arrival: Some(Arrival::New),
+        in_given_state: false,
     }
 }
 
@@ -330,7 +333,7 @@ fn a_stored_state_after_an_event_is_the_one_before_with_the_event_in_it() {
             restored.restore_event(pdu, stored_position(&room.room, id)).unwrap();
             let is_wrong = *id == room.names.id(name);
             let after = if is_wrong { wrong.clone() } else { room.room.state_after(id).unwrap().map().clone() };
-            told.push(restored.restore_state_after(after) == is_wrong);
+            told.push(restored.restore_state_after(id, after) == is_wrong);
         }
         assert!(told.iter().all(|wrongly| !wrongly), "{name}: {told:?}");
     }

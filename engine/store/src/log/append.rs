@@ -10,19 +10,31 @@ use std::{
 };
 
 use bytes::Bytes;
-use ravel_core::{graph::EventIndex, id::RoomId, room::PersistEvent, room_version::RoomVersionRules, state::NodeIndex};
+use ravel_core::{
+    graph::EventIndex,
+    id::RoomId,
+    room::{PersistEvent, Place},
+    room_version::RoomVersionRules,
+    state::NodeIndex,
+};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     BATCH_BYTES, EventLog, LogError,
     event_facts::EventFactsRecord,
-    records::{EventRecord, ExtremitiesRecord, Head, LogEntry, RoomRecord, SnapshotNodeRecord, TimelineRecord, key},
+    records::{
+        EventRecord, ExtremitiesRecord, Head, LogEntry, PlaceRecord, RoomRecord, SnapshotNodeRecord, TimelineRecord,
+        key,
+    },
     seal::{self, Standing},
 };
 use crate::{Batch, Committed, Durability, Keyspace, Op, StoreError, StoreExt, codec};
 
 /// How many bytes of appends may wait to be written; who has more waits before it is queued.
 const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// About what a record of a timeline takes.
+const TIMELINE_BYTES: usize = 64;
 
 /// Appends are merged into one batch up to this size, the last one of them on top.
 const GROUP_BYTES: usize = 16 << 20;
@@ -50,7 +62,18 @@ impl EventLog {
     ) -> Result<(), LogError> {
         let mut part = self.part(room_id, rules)?;
         for event in events {
-            part.event(event)?;
+            let outlier = match event.place {
+                Place::Placed { was_outlier: true, .. } => {
+                    // It may be among those before it.
+                    let next = Part::new(room_id, part.room, None);
+                    self.write(mem::replace(&mut part, next), durability).await?;
+                    let key = key::event(part.room, &event.event.event_id);
+                    let place: Option<EventRecord> = self.store.get_record(key).await?;
+                    Some(place.ok_or(LogError::NoOutlier { event_id: event.event.event_id.clone() })?.sequence)
+                }
+                _ => None,
+            };
+            part.event(event, outlier)?;
             if part.size_bytes >= BATCH_BYTES {
                 let next = Part::new(room_id, part.room, None);
                 self.write(mem::replace(&mut part, next), durability).await?;
@@ -205,10 +228,10 @@ impl EventLog {
                 }
             }
             for event in &part.events {
-                batch.guard_absent(Keyspace::Events, event.projected.key.clone());
+                event.guard(&mut batch)?;
                 let sequence = head.take_sequence()?;
                 batch.put(Keyspace::Log, key::sequence(sequence), event.entry.clone());
-                event.projected.put(&mut batch, part.room, sequence)?;
+                event.projected.put(&mut batch, part.room, sequence, event.outlier)?;
             }
             if waiting.durability == Durability::Sync {
                 batch.durability(Durability::Sync);
@@ -375,6 +398,20 @@ struct Opening {
 struct PartEvent {
     entry: Bytes,
     projected: Projected,
+    /// The entry by which it came as an outlier.
+    outlier: Option<u64>,
+}
+
+impl PartEvent {
+    /// Adds the one condition of each event: that it is not there, or is where it came as an outlier.
+    fn guard(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let key = self.projected.key.clone();
+        match self.outlier {
+            Some(sequence) => batch.guard_equals(Keyspace::Events, key, codec::encode(&EventRecord { sequence })?),
+            None => batch.guard_absent(Keyspace::Events, key),
+        };
+        Ok(())
+    }
 }
 
 impl Part {
@@ -387,7 +424,7 @@ impl Part {
         self.opens.is_none() && self.events.is_empty()
     }
 
-    fn event(&mut self, event: &PersistEvent) -> Result<(), LogError> {
+    fn event(&mut self, event: &PersistEvent, outlier: Option<u64>) -> Result<(), LogError> {
         if event.json.is_empty() {
             return Err(LogError::NoContent { event_id: event.event.event_id.clone() });
         }
@@ -403,13 +440,14 @@ impl Part {
             json: event.json.to_vec(),
             content_hash_matched: event.content_hash_matched,
             authorising_user_signed: event.authorising_user_signed,
+            place: PlaceRecord::of(&event.place, outlier),
         })?);
         let projected = Projected::of(self.room, event)?;
         if !self.keys.insert(projected.key.clone()) {
             return Err(LogError::AlreadyThere);
         }
         self.size_bytes = self.size_bytes.saturating_add(entry.len()).saturating_add(projected.size_bytes());
-        self.events.push(PartEvent { entry, projected });
+        self.events.push(PartEvent { entry, projected, outlier });
         Ok(())
     }
 }
@@ -418,14 +456,17 @@ impl Part {
 pub(super) struct Projected {
     /// The event's key in `events`.
     key: Bytes,
-    timeline: Bytes,
+    /// But for the entry by which an outlier got its place.
+    timeline: TimelineRecord,
     others: Vec<Op>,
 }
 
 impl Projected {
     pub(super) fn of(room: u32, event: &PersistEvent) -> Result<Self, LogError> {
         let mut batch = Batch::new();
-        batch.put_record(key::event_facts(room, event.index), &EventFactsRecord::of(&event.stored))?;
+        if !matches!(event.place, Place::Placed { was_outlier: true, .. }) {
+            batch.put_record(key::event_facts(room, event.index), &EventFactsRecord::of(&event.stored))?;
+        }
         for (number, node) in &event.nodes {
             batch.put_record(key::node(room, *number), &SnapshotNodeRecord::of(node))?;
         }
@@ -439,15 +480,30 @@ impl Projected {
         }
         Ok(Self {
             key: key::event(room, &event.event.event_id),
-            timeline: codec::encode(&TimelineRecord::of(event))?.into(),
+            timeline: TimelineRecord::of(event, 0),
             others: batch.into_ops(),
         })
     }
 
-    /// Adds all of it to a batch.
-    pub(super) fn put(&self, batch: &mut Batch, room: u32, sequence: u64) -> Result<(), LogError> {
-        batch.put(Keyspace::Timelines, key::timeline(room, sequence), self.timeline.clone());
-        batch.put_record(self.key.clone(), &EventRecord { sequence })?;
+    /// Adds all of it to a batch: that of an entry, and if that gives an outlier its place, the entry by which this came.
+    pub(super) fn put(
+        &self,
+        batch: &mut Batch,
+        room: u32,
+        sequence: u64,
+        outlier: Option<u64>,
+    ) -> Result<(), LogError> {
+        match outlier {
+            // The timeline has each event once.
+            Some(outlier) => {
+                let timeline = TimelineRecord { placed: Some(sequence), ..self.timeline.clone() };
+                batch.put_record(key::timeline(room, outlier), &timeline)?;
+            }
+            None => {
+                batch.put_record(key::timeline(room, sequence), &self.timeline)?;
+                batch.put_record(self.key.clone(), &EventRecord { sequence })?;
+            }
+        }
         for op in &self.others {
             batch.push(op.clone());
         }
@@ -459,6 +515,6 @@ impl Projected {
             Op::Put { key, value, .. } => key.len() + value.len(),
             Op::Delete { .. } | Op::DeleteRange { .. } => 0,
         });
-        self.key.len() + self.timeline.len() + others.sum::<usize>()
+        self.key.len() + TIMELINE_BYTES + others.sum::<usize>()
     }
 }

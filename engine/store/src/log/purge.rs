@@ -51,7 +51,7 @@ impl EventLog {
     /// verdict and what rules read of it stay. Kept with their content are the forward extremities, what is in any state around an
     /// event that stays, and the auth chains of all of these; and the forward extremities' states. An event that comes later and
     /// builds on one whose states are gone can't be judged any more
-    /// ([`Receipt::HistoryPurged`](ravel_core::room::Receipt::HistoryPurged)).
+    /// ([`Receipt::NeedState`](ravel_core::room::Receipt::NeedState)).
     ///
     /// Where nothing is to be purged that is not already, nothing happens. Whoever has the room in memory loads it again: appends
     /// to it are refused until then. Other rooms go on meanwhile. Calls `progress` with the events done and all events before that
@@ -333,8 +333,9 @@ impl EventLog {
             let mut batch = fence.batch();
             batch.durability(Durability::Relaxed);
             let mut keys = Vec::with_capacity(page.items.len());
-            for (key, _) in &page.items {
+            for (key, value) in &page.items {
                 keys.push(key::sequence(key::timeline_sequence(key)?));
+                keys.extend(codec::decode::<TimelineRecord>(key, value)?.placed.map(key::sequence));
             }
             let entries = self.store.get_many(Keyspace::Log, &keys).await?;
             for (key, entry) in keys.into_iter().zip(entries) {
@@ -513,6 +514,8 @@ impl History<'_> {
         let mut pdus = Vec::new();
         for ((number, _, verdict), (sequence, entry)) in events.into_iter().zip(self.log.entries(&sequences).await?) {
             match entry {
+                // What is left of an event could not tell a state that another server gave.
+                LogEntry::Event { place, .. } if !place.follows() => {}
                 LogEntry::Event { json, content_hash_matched, authorising_user_signed, .. } => {
                     let pdu = restore(self.rules, &json, authorising_user_signed, content_hash_matched)
                         .map_err(|source| LogError::BadEvent { sequence, source })?;
@@ -547,7 +550,8 @@ impl History<'_> {
             }
             let auth_events = super::event_facts::indices(facts.auth_events).ok_or_else(bad)?;
             let outcome = verdict.verdict().map(|(outcome, _): (Outcome, _)| outcome).ok_or_else(bad)?;
-            let left = PurgedEvent::of(&pdu, outcome, prev_events, auth_events)
+            let arrival = verdict.arrival.unwrap_or_default().into_arrival();
+            let left = PurgedEvent::of(&pdu, outcome, arrival, prev_events, auth_events)
                 .map_err(|source| LogError::BadEvent { sequence, source })?;
             let entry = LogEntry::PurgedEvent(Box::new(PurgedEventRecord::of(self.room, &left, &verdict)));
             let entry = codec::encode(&entry)?;

@@ -10,7 +10,7 @@ use ravel_core::{
 
 use super::{
     event_facts::{ContentRecord, FieldsRecord, indices},
-    records::{ReasonRecord, TimelineRecord, recorded_verdict},
+    records::{ArrivalRecord, ReasonRecord, TimelineRecord, recorded_verdict},
 };
 
 /// An event without its content, and how it was judged.
@@ -26,6 +26,7 @@ pub(super) struct PurgedEventRecord {
     content: ContentRecord,
     /// What rules read of the content once it is redacted, if that differs.
     redacted: Option<ContentRecord>,
+    arrival: ArrivalRecord,
 }
 
 impl PurgedEventRecord {
@@ -40,6 +41,7 @@ impl PurgedEventRecord {
             reason: verdict.reason.clone(),
             content: ContentRecord::of(&event.event.content),
             redacted: event.redacted.as_ref().map(ContentRecord::of),
+            arrival: ArrivalRecord::of(event.arrival),
         }
     }
 
@@ -55,6 +57,7 @@ impl PurgedEventRecord {
             prev_events: indices(self.prev_events)?,
             auth_events: indices(self.auth_events)?,
             redacted,
+            arrival: self.arrival.into_arrival(),
         };
         Some((event, outcome, reason))
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use ravel_core::{
     graph::EventIndex,
     id::{EventId, KeyId, ServerName},
-    room::{Check, Outcome, PersistEvent, RecordedReason},
+    room::{Arrival, Check, Outcome, PersistEvent, Place, RecordedReason},
     room_version::RoomVersion,
     state::{EntryRecord, Fingerprint, NodeContent, NodeIndex, NodeRecord},
 };
@@ -66,6 +66,7 @@ pub(super) enum LogEntry {
         content_hash_matched: bool,
         /// Depends on keys, which change: so the answer of that day is kept.
         authorising_user_signed: Option<bool>,
+        place: PlaceRecord,
     },
     /// What is left of an event whose content was purged; it stands where the event stood.
     PurgedEvent(Box<PurgedEventRecord>),
@@ -81,6 +82,71 @@ pub(super) enum LogEntry {
     RoomPurged { room: u32 },
     /// An entry of a room that was purged as a whole stood here.
     Gone { room: u32 },
+}
+
+/// What was known of an event's place in the DAG when it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) enum PlaceRecord {
+    /// Its prev events are there.
+    #[default]
+    Follows,
+    /// Nothing.
+    Outlier,
+    /// Something else.
+    Placed {
+        arrival: ArrivalRecord,
+        /// Numbers of the events of the state before it that another server gave, sorted.
+        given_state: Option<Vec<u32>>,
+        /// The entry by which it came as an outlier.
+        outlier: Option<u64>,
+    },
+}
+
+/// How an event came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) enum ArrivalRecord {
+    #[default]
+    New,
+    Entry,
+    History,
+}
+
+impl ArrivalRecord {
+    pub(super) fn of(arrival: Arrival) -> Self {
+        match arrival {
+            Arrival::New => Self::New,
+            Arrival::Entry => Self::Entry,
+            Arrival::History => Self::History,
+        }
+    }
+
+    pub(super) fn into_arrival(self) -> Arrival {
+        match self {
+            Self::New => Arrival::New,
+            Self::Entry => Arrival::Entry,
+            Self::History => Arrival::History,
+        }
+    }
+}
+
+impl PlaceRecord {
+    /// Returns the record of a place, given the entry by which the event came as an outlier, if it did.
+    pub(super) fn of(place: &Place, outlier: Option<u64>) -> Self {
+        match place {
+            Place::Outlier => Self::Outlier,
+            Place::Placed { arrival: Arrival::New, given_state: None, was_outlier: false } => Self::Follows,
+            Place::Placed { arrival, given_state, .. } => Self::Placed {
+                arrival: ArrivalRecord::of(*arrival),
+                given_state: given_state.as_ref().map(|state| state.iter().map(|index| index.number()).collect()),
+                outlier,
+            },
+        }
+    }
+
+    /// Whether the event follows from its prev events alone, and so does what is left of it once its content is purged.
+    pub(super) fn follows(&self) -> bool {
+        matches!(self, Self::Follows | Self::Placed { given_state: None, outlier: None, .. })
+    }
 }
 
 impl LogEntry {
@@ -260,6 +326,12 @@ pub(super) struct TimelineRecord {
     pub(super) states: StatesRecord,
     /// How many snapshot nodes the room had with this event.
     pub(super) nodes_numbered: u32,
+    /// How it came; none for an outlier.
+    pub(super) arrival: Option<ArrivalRecord>,
+    /// Whether another server gave a state before it.
+    pub(super) in_given_state: bool,
+    /// The entry by which an outlier got its place.
+    pub(super) placed: Option<u64>,
 }
 
 /// The states around an event.
@@ -267,7 +339,7 @@ pub(super) struct TimelineRecord {
 pub(super) enum StatesRecord {
     /// The roots of the state before and after it; none is that of an empty state.
     Roots { before: Option<u32>, after: Option<u32> },
-    /// They were purged.
+    /// They were purged, or it is an outlier.
     Purged,
 }
 
@@ -283,21 +355,50 @@ impl StatesRecord {
 }
 
 impl Record for TimelineRecord {
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const KEYSPACE: Keyspace = Keyspace::Timelines;
 }
 
 impl TimelineRecord {
-    pub(super) fn of(event: &PersistEvent) -> Self {
+    /// Returns the record of an event; `sequence` is that of its entry.
+    pub(super) fn of(event: &PersistEvent, sequence: u64) -> Self {
+        let (arrival, in_given_state, was_outlier) = match &event.place {
+            Place::Outlier => (None, false, false),
+            Place::Placed { arrival, given_state, was_outlier } => {
+                (Some(ArrivalRecord::of(*arrival)), given_state.is_some(), *was_outlier)
+            }
+        };
+        let states = match arrival {
+            None => StatesRecord::Purged,
+            Some(_) => StatesRecord::Roots {
+                before: event.state_before.map(NodeIndex::number),
+                after: event.state_after.map(NodeIndex::number),
+            },
+        };
         Self {
             outcome: outcome_to_byte(event.outcome),
             reason: event.reason.as_ref().map(ReasonRecord::of),
             may_redact_any: event.may_redact_any,
-            states: StatesRecord::Roots {
-                before: event.state_before.map(NodeIndex::number),
-                after: event.state_after.map(NodeIndex::number),
-            },
+            states,
             nodes_numbered: event.nodes_numbered,
+            arrival,
+            in_given_state,
+            placed: was_outlier.then_some(sequence),
+        }
+    }
+
+    /// Returns the record of an outlier before it got its place. (What was rejected by its auth events is rejected in any place.)
+    pub(super) fn before_it_was_placed(&self) -> Self {
+        let rejected = outcome_from_byte(self.outcome) == Some(Outcome::Rejected);
+        Self {
+            outcome: if rejected { self.outcome } else { outcome_to_byte(Outcome::Accepted) },
+            reason: self.reason.clone().filter(|_| rejected),
+            may_redact_any: false,
+            states: StatesRecord::Purged,
+            nodes_numbered: 0,
+            arrival: None,
+            in_given_state: false,
+            placed: None,
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ravel_core::{
-    id::RoomId,
+    graph::EventIndex,
+    id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
-    room::{Effect, PersistEvent, Receipt, Room},
+    room::{Effect, PersistEvent, Place, Receipt, Room},
     room_version::{RoomVersion, RoomVersionRules},
 };
 
@@ -14,7 +15,7 @@ use super::{
     append::Projected,
     commit,
     purged_event::PurgedEventRecord,
-    records::{LogEntry, ProjectedTo, PurgeRecord, RoomRecord, key},
+    records::{LogEntry, PlaceRecord, ProjectedTo, PurgeRecord, RoomRecord, key},
     seal,
 };
 use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
@@ -124,6 +125,8 @@ pub(super) enum Replayed {
     Event {
         room: u32,
         persist: Box<PersistEvent>,
+        /// The entry by which it came as an outlier.
+        outlier: Option<u64>,
     },
     /// History was purged, as far as this is carried out.
     HistoryPurged {
@@ -222,7 +225,7 @@ impl Replay {
                 self.open(*number, room_id.clone(), version);
                 Ok(Replayed::Room { room_id, record: RoomRecord::new(*number, version, sequence) })
             }
-            LogEntry::Event { room: number, event_id, json, content_hash_matched, authorising_user_signed } => {
+            LogEntry::Event { room: number, event_id, json, content_hash_matched, authorising_user_signed, place } => {
                 let open = self.rooms.get_mut(number).ok_or_else(|| bad("its room was not opened"))?;
                 open.used = self.now;
                 let pdu = restore(open.room.rules(), json, *authorising_user_signed, *content_hash_matched)
@@ -230,7 +233,21 @@ impl Replay {
                 if pdu.event().event_id.as_str() != event_id {
                     return Err(bad("its event has another id"));
                 }
-                match open.room.handle_pdu(&pdu)? {
+                let (receipt, outlier) = match place {
+                    PlaceRecord::Follows => (open.room.handle_pdu(&pdu)?, None),
+                    PlaceRecord::Outlier => (open.room.handle_outlier(&pdu)?, None),
+                    PlaceRecord::Placed { arrival, given_state, outlier } => {
+                        let state = match given_state {
+                            Some(numbers) => Some(
+                                given_state_of(&open.room, numbers)
+                                    .ok_or_else(|| bad("its state has an event that is not there"))?,
+                            ),
+                            None => None,
+                        };
+                        (open.room.handle(&pdu, arrival.into_arrival(), state.as_deref())?, *outlier)
+                    }
+                };
+                match receipt {
                     Receipt::Judged(judged) => {
                         let persist = judged.effects.into_iter().find_map(|effect| match effect {
                             Effect::Persist(persist) => Some(persist),
@@ -238,11 +255,14 @@ impl Replay {
                         });
                         self.events += 1;
                         let persist = persist.ok_or_else(|| bad("its event is not to be stored"))?;
-                        Ok(Replayed::Event { room: *number, persist })
+                        if outlier.is_some() != matches!(persist.place, Place::Placed { was_outlier: true, .. }) {
+                            return Err(bad("it names an outlier that is none, or none where it was one"));
+                        }
+                        Ok(Replayed::Event { room: *number, persist, outlier })
                     }
                     Receipt::AlreadyKnown(_) => Err(bad("its event is there twice")),
                     Receipt::NeedEvents(_) => Err(bad("its event comes before its parents")),
-                    Receipt::HistoryPurged(_) => Err(bad("its event builds on what was purged before")),
+                    Receipt::NeedState(_) => Err(bad("its event builds on events without states")),
                     Receipt::OtherRoom(_) => Err(bad("its event is of another room")),
                 }
             }
@@ -253,7 +273,7 @@ impl Replay {
                 let (event, outcome, reason) = event.ok_or_else(|| bad("what is left of its event is invalid"))?;
                 let persist = Box::new(open.room.replay_purged(&event, outcome, reason)?);
                 self.events += 1;
-                Ok(Replayed::Event { room: record.room, persist })
+                Ok(Replayed::Event { room: record.room, persist, outlier: None })
             }
             LogEntry::HistoryPurged { room, before, extremities } => {
                 if let Some(open) = self.rooms.get_mut(room) {
@@ -293,8 +313,8 @@ impl Replayed {
                 batch.put_record(room_id.as_str().to_owned(), &record)?;
                 Ok(Change { room: Some((room_id, Some(record))), purging: None })
             }
-            Self::Event { room, persist } => {
-                Projected::of(room, &persist)?.put(batch, room, sequence)?;
+            Self::Event { room, persist, outlier } => {
+                Projected::of(room, &persist)?.put(batch, room, sequence, outlier)?;
                 Ok(Change::default())
             }
             Self::HistoryPurged { room_id, room, purge } => {
@@ -341,6 +361,15 @@ impl Change {
         }
         known.purging.extend(self.purging);
     }
+}
+
+/// Returns the ids of the events of a given state; `None` if the room lacks one.
+fn given_state_of(room: &Room, numbers: &[u32]) -> Option<Vec<EventId>> {
+    let event_id = |number: &u32| {
+        let index = EventIndex::from_number(*number).filter(|index| room.graph().has(*index))?;
+        Some(room.graph().event_id(index))
+    };
+    numbers.iter().map(event_id).collect()
 }
 
 pub(super) fn restore(

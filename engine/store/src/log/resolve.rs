@@ -95,7 +95,7 @@ impl Reader<'_> {
             let timeline = timeline.ok_or_else(|| missing::<TimelineRecord>(key))?;
             match timeline.states {
                 StatesRecord::Roots { after, .. } => roots.push(after.and_then(NodeIndex::from_number)),
-                StatesRecord::Purged => return Err(LogError::StatePurged { event_id: event_id.clone() }),
+                StatesRecord::Purged => return Err(LogError::NoState { event_id: event_id.clone() }),
             }
         }
         Ok(Some(roots))

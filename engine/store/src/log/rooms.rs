@@ -1,5 +1,7 @@
 //! Loading a room from its projections.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use ravel_core::{
     id::{EventId, RoomId},
@@ -11,7 +13,9 @@ use ravel_core::{
 
 use super::{
     EventLog, LogError,
-    records::{ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, StatesRecord, TimelineRecord, key},
+    records::{
+        ArrivalRecord, ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, StatesRecord, TimelineRecord, key,
+    },
     replay::restore,
 };
 use crate::{GET_KEYS_MAX, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
@@ -28,6 +32,35 @@ impl Stored {
             Self::Pdu(pdu) => pdu.event_id(),
             Self::Purged(purged) => &purged.event.event_id,
         }
+    }
+}
+
+/// The places that outliers got later, while a room is loaded in the order of its log.
+struct Places {
+    /// By the entry that gave the place.
+    waiting: BTreeMap<u64, (Stored, TimelineRecord)>,
+    /// The end of what is loaded.
+    position: u64,
+    /// Outliers got places after that.
+    has_later: bool,
+}
+
+impl Places {
+    fn until(position: u64) -> Self {
+        Self { waiting: BTreeMap::new(), position, has_later: false }
+    }
+
+    fn add(&mut self, sequence: u64, stored: Stored, record: TimelineRecord) {
+        if sequence < self.position {
+            self.waiting.insert(sequence, (stored, record));
+        } else {
+            self.has_later = true;
+        }
+    }
+
+    fn take_before(&mut self, sequence: u64) -> Option<(Stored, TimelineRecord)> {
+        let first = self.waiting.first_entry().filter(|first| *first.key() < sequence)?;
+        Some(first.remove())
     }
 }
 
@@ -116,15 +149,20 @@ impl EventLog {
         let mut cache = NodeCache::default();
         let mut scan = Some(timeline(number, 0, position).items(TIMELINE_PAGE));
         let mut nodes_numbered = 0;
+        let mut places = Places::until(position);
         while let Some(asked) = scan.take() {
             let page = self.store.scan(asked.clone()).await?;
             scan = page.next.as_ref().map(|cursor| asked.after(cursor));
-            nodes_numbered =
-                self.restore_page(&mut room, number, &mut cache, page.items).await?.unwrap_or(nodes_numbered);
+            nodes_numbered = self
+                .restore_page(&mut room, number, &mut cache, page.items, &mut places)
+                .await?
+                .unwrap_or(nodes_numbered);
         }
+        let placed = self.restore_places(&mut room, number, &mut cache, &mut places, position).await?;
+        nodes_numbered = nodes_numbered.max(placed.unwrap_or(0));
         let extremities = self.store.get_record::<ExtremitiesRecord>(key::room(number)).await?;
         // Looked at after the record was read: if there is nothing later now, the record is that of the position.
-        if self.has_events_from(number, position).await? {
+        if places.has_later || self.has_events_from(number, position).await? {
             room.restore_current_state_of_extremities(nodes_numbered, record.purge_count())?;
             return Ok(room);
         }
@@ -219,6 +257,7 @@ impl EventLog {
         number: u32,
         cache: &mut NodeCache,
         timeline: Vec<(Bytes, Bytes)>,
+        places: &mut Places,
     ) -> Result<Option<u32>, LogError> {
         let mut nodes_numbered = None;
         let mut sequences = Vec::with_capacity(timeline.len());
@@ -240,31 +279,77 @@ impl EventLog {
                 }
                 _ => return Err(bad("it is not an event, and a timeline names it")),
             };
-            let bad = |what| LogError::BadProjection { event_id: stored.event_id().clone(), what };
             let record: TimelineRecord = codec::decode(timeline_key, timeline)?;
-            let (outcome, reason) = record.verdict().ok_or_else(|| bad("unknown verdict"))?;
-            let (before, after) = match record.states {
-                StatesRecord::Roots { before, after } => (Some(before), Some(after)),
-                StatesRecord::Purged => (None, None),
-            };
-            let state_before = match before {
-                Some(root) => Some(self.load_state(room, number, root, cache).await?),
-                None => None,
-            };
-            let position = StoredPosition { outcome, reason, may_redact_any: record.may_redact_any, state_before };
-            match &stored {
-                Stored::Pdu(pdu) => room.restore_event(pdu, position)?,
-                Stored::Purged(event) => room.restore_purged(event, position)?,
-            }
-            if let Some(root) = after {
-                let state_after = self.load_state(room, number, root, cache).await?;
-                if !room.restore_state_after(state_after) {
-                    return Err(bad("another state after the event"));
+            let placed = self.restore_places(room, number, cache, places, sequence).await?;
+            nodes_numbered = nodes_numbered.max(placed);
+            let record = match (record.placed, stored) {
+                (None, stored) => {
+                    self.restore_event(room, number, cache, &stored, &record, false).await?;
+                    record
                 }
-            }
-            nodes_numbered = Some(record.nodes_numbered);
+                (Some(placed), stored) => {
+                    let outlier = record.before_it_was_placed();
+                    self.restore_event(room, number, cache, &stored, &outlier, false).await?;
+                    places.add(placed, stored, record);
+                    outlier
+                }
+            };
+            nodes_numbered = nodes_numbered.max(Some(record.nodes_numbered));
         }
         Ok(nodes_numbered)
+    }
+
+    /// Gives outliers the places that they got before some entry; returns how many snapshot nodes the room had with the last of them.
+    async fn restore_places(
+        &self,
+        room: &mut Room,
+        number: u32,
+        cache: &mut NodeCache,
+        places: &mut Places,
+        sequence: u64,
+    ) -> Result<Option<u32>, LogError> {
+        let mut nodes_numbered = None;
+        while let Some((stored, record)) = places.take_before(sequence) {
+            self.restore_event(room, number, cache, &stored, &record, true).await?;
+            nodes_numbered = nodes_numbered.max(Some(record.nodes_numbered));
+        }
+        Ok(nodes_numbered)
+    }
+
+    async fn restore_event(
+        &self,
+        room: &mut Room,
+        number: u32,
+        cache: &mut NodeCache,
+        stored: &Stored,
+        record: &TimelineRecord,
+        is_there: bool,
+    ) -> Result<(), LogError> {
+        let bad = |what| LogError::BadProjection { event_id: stored.event_id().clone(), what };
+        let (outcome, reason) = record.verdict().ok_or_else(|| bad("unknown verdict"))?;
+        let (before, after) = match record.states {
+            StatesRecord::Roots { before, after } => (Some(before), Some(after)),
+            StatesRecord::Purged => (None, None),
+        };
+        let state_before = match before {
+            Some(root) => Some(self.load_state(room, number, root, cache).await?),
+            None => None,
+        };
+        let arrival = record.arrival.map(ArrivalRecord::into_arrival);
+        let (may_redact_any, in_given_state) = (record.may_redact_any, record.in_given_state);
+        let position = StoredPosition { outcome, reason, may_redact_any, state_before, arrival, in_given_state };
+        match stored {
+            Stored::Pdu(pdu) if is_there => room.restore_place(pdu, position)?,
+            Stored::Pdu(pdu) => room.restore_event(pdu, position)?,
+            Stored::Purged(event) => room.restore_purged(event, position)?,
+        }
+        if let Some(root) = after {
+            let state_after = self.load_state(room, number, root, cache).await?;
+            if !room.restore_state_after(stored.event_id(), state_after) {
+                return Err(bad("another state after the event"));
+            }
+        }
+        Ok(())
     }
 
     /// Loads a state, reading the nodes that `cache` lacks in one look-up for each level of the tree.

@@ -26,9 +26,9 @@ use ravel_core::{
 use super::{
     BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, PROJECTIONS, StoredResolution,
     records::{
-        EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, ProjectedTo, PurgeRecord, ReasonRecord,
-        RoomRecord, ServerKeyRecord, SnapshotNodeRecord, StandingRecord, StatesRecord, TimelineRecord, key,
-        outcome_from_byte,
+        ArrivalRecord, EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, PlaceRecord, ProjectedTo,
+        PurgeRecord, ReasonRecord, RoomRecord, ServerKeyRecord, SnapshotNodeRecord, StandingRecord, StatesRecord,
+        TimelineRecord, key, outcome_from_byte,
     },
 };
 use crate::{
@@ -538,6 +538,9 @@ fn damage_of_projections_is_found_and_mended() {
                 may_redact_any: false,
                 states: StatesRecord::Roots { before: Some(7), after: None },
                 nodes_numbered: 0,
+                arrival: Some(ArrivalRecord::New),
+                in_given_state: false,
+                placed: None,
             };
             batch.put_record(key::timeline(0, 4), &record).unwrap();
         },
@@ -642,6 +645,7 @@ fn entries_that_make_no_sense_are_errors() {
         json: room.judged[place].json.to_vec(),
         content_hash_matched: true,
         authorising_user_signed: None,
+        place: PlaceRecord::Follows,
     };
     let id = |place: usize| room.judged[place].event.event_id.as_str();
     check(&[opened(0, "r", "11")], "log entry 0 is not usable: it opens a room with an invalid id");
@@ -666,6 +670,7 @@ fn entries_that_make_no_sense_are_errors() {
             json: json.to_vec(),
             content_hash_matched: false,
             authorising_user_signed: Some(false),
+            place: PlaceRecord::Follows,
         };
         check(&[first.clone(), entry], "log entry 1 is not the event that it says");
     }
@@ -734,20 +739,29 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&Head { next_sequence: 300, next_room: 2, standing: StandingRecord::Moved }, "02 fb2c01 02 01");
     check(&OtherDatabase { name: "sled:/x".into() }, "01 07 736c65643a2f78");
     check(&opened(1, "!r", "11"), "01 00 01 02 2172 02 3131");
-    let event = |authorising_user_signed| LogEntry::Event {
+    let event_at = |authorising_user_signed, place| LogEntry::Event {
         room: 1,
         event_id: "$e".into(),
         json: b"{}".to_vec(),
         content_hash_matched: true,
         authorising_user_signed,
+        place,
     };
-    check(&event(None), "01 01 01 02 2465 02 7b7d 01 00");
-    check(&event(Some(false)), "01 01 01 02 2465 02 7b7d 01 01 00");
-    check(&event(Some(true)), "01 01 01 02 2465 02 7b7d 01 01 01");
-    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 03 01 01 02 02");
+    let event = |authorising_user_signed| event_at(authorising_user_signed, PlaceRecord::Follows);
+    check(&event(None), "01 01 01 02 2465 02 7b7d 01 00 00");
+    check(&event(Some(false)), "01 01 01 02 2465 02 7b7d 01 01 00 00");
+    check(&event(Some(true)), "01 01 01 02 2465 02 7b7d 01 01 01 00");
+    check(&event_at(None, PlaceRecord::Outlier), "01 01 01 02 2465 02 7b7d 01 00 01");
+    for (arrival, byte) in [(ArrivalRecord::New, 0), (ArrivalRecord::Entry, 1), (ArrivalRecord::History, 2)] {
+        let place = PlaceRecord::Placed { arrival, given_state: None, outlier: None };
+        check(&event_at(None, place), &format!("01 01 01 02 2465 02 7b7d 01 00 02 0{byte} 00 00"));
+    }
+    let place = PlaceRecord::Placed { arrival: ArrivalRecord::New, given_state: Some(vec![1, 300]), outlier: Some(7) };
+    check(&event_at(None, place), "01 01 01 02 2465 02 7b7d 01 00 02 00 01 02 01 fb2c01 01 07");
+    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 04 01 01 02 02");
     let mut purged_twice = RoomRecord::new(1, RoomVersion::V12, 7);
     purged_twice.purges = vec![8, 300];
-    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 03 01 01 02 02");
+    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 04 01 01 02 02");
     check(&LogEntry::HistoryPurged { room: 1, before: 300, extremities: vec![7] }, "01 03 01 fb2c01 01 07");
     check(&LogEntry::RoomPurged { room: 1 }, "01 04 01");
     check(&LogEntry::Gone { room: 1 }, "01 05 01");
@@ -758,11 +772,21 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&key, &format!("01 {eights} 02 01 01"));
     check(&EventRecord { sequence: 65_536 }, "01 fc00000100");
     let roots = StatesRecord::Roots { before: None, after: Some(300) };
-    let timeline =
-        TimelineRecord { outcome: 0, reason: None, may_redact_any: false, states: roots, nodes_numbered: 301 };
-    check(&timeline, "03 00 00 00 00 00 01fb2c01 fb2d01");
+    let timeline = TimelineRecord {
+        outcome: 0,
+        reason: None,
+        may_redact_any: false,
+        states: roots,
+        nodes_numbered: 301,
+        arrival: Some(ArrivalRecord::New),
+        in_given_state: false,
+        placed: None,
+    };
+    check(&timeline, "04 00 00 00 00 00 01fb2c01 fb2d01 01 00 00 00");
     let purged = TimelineRecord { states: StatesRecord::Purged, may_redact_any: true, ..timeline.clone() };
-    check(&purged, "03 00 00 01 01 fb2d01");
+    check(&purged, "04 00 00 01 01 fb2d01 01 00 00 00");
+    let placed = TimelineRecord { in_given_state: true, placed: Some(7), ..timeline.clone() };
+    check(&placed, "04 00 00 00 00 00 01fb2c01 fb2d01 01 00 01 01 07");
     let reason = RecordedReason {
         check: Check::StateBefore,
         code: "join_while_banned".into(),
@@ -771,7 +795,7 @@ fn the_bytes_of_every_record_are_as_documented() {
     };
     check(
         &TimelineRecord { outcome: 2, reason: Some(ReasonRecord::of(&reason)), ..timeline },
-        "03 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f 00 00 00 01fb2c01 fb2d01",
+        "04 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f 00 00 00 01fb2c01 fb2d01 01 00 00 00",
     );
     let leaf = SnapshotNodeRecord::Leaf { fingerprint: [8; 32], entries: vec![[0, 0, 1, 2, 3, 4, 5, 6]] };
     check(&leaf, &format!("02 00 {eights} 01 00000102 03040506"));
@@ -796,6 +820,9 @@ fn outcomes_and_checks_keep_their_numbers() {
             may_redact_any: false,
             states: StatesRecord::Purged,
             nodes_numbered: 0,
+            arrival: None,
+            in_given_state: false,
+            placed: None,
         };
         let bytes = codec::encode(&record).unwrap();
         assert_eq!(hex(&bytes[1..9]), format!("0101{byte}0000000001"));

@@ -6,7 +6,7 @@ use super::{room, stored_position};
 use crate::{
     graph::EventIndex,
     id::EventId,
-    room::{Effect, Outcome, PersistEvent, PurgedEvent, Receipt, Remains, Room, RoomError},
+    room::{Arrival, Effect, Outcome, PersistEvent, PurgedEvent, Receipt, Remains, Room, RoomError},
     room_version::RoomVersion::{self, V1, V2, V6, V10, V11, V12},
     testing::TestRoom,
 };
@@ -28,8 +28,14 @@ const LINES: &str = "
 fn purged(room: &Room, event_id: &EventId, pdu: &crate::pdu::VerifiedPdu) -> PurgedEvent {
     let numbers = |ids: &[EventId]| ids.iter().map(|id| room.graph().index_of(id).unwrap()).collect::<Vec<_>>();
     let event = room.event(event_id).unwrap();
-    PurgedEvent::of(pdu, room.outcome(event_id).unwrap(), numbers(&event.prev_events), numbers(&event.auth_events))
-        .unwrap()
+    PurgedEvent::of(
+        pdu,
+        room.outcome(event_id).unwrap(),
+        Arrival::New,
+        numbers(&event.prev_events),
+        numbers(&event.auth_events),
+    )
+    .unwrap()
 }
 
 fn persisted(receipt: Receipt) -> Box<PersistEvent> {
@@ -98,7 +104,7 @@ fn restore(room: &TestRoom, without_states: &[&str], skeletons: &[&str]) -> Room
             restored.restore_event(pdu, position).unwrap();
         }
         let after = room.room.state_after(id).unwrap().map().clone();
-        assert_eq!(restored.restore_state_after(after), !without);
+        assert_eq!(restored.restore_state_after(id, after), !without);
     }
     restored.restore_current_state(room.room.current_state().map().clone(), 1_000, 1);
     restored
@@ -123,7 +129,7 @@ fn a_restored_room_goes_on_after_what_was_purged() {
                 assert_eq!(known, remains == Remains::Everything);
                 assert_eq!(restored.event(&id(name)).unwrap().event_id, id(name));
             }
-            assert!(matches!(restored.explain(&id("W")), Err(RoomError::StatePurged(_))));
+            assert!(matches!(restored.explain(&id("W")), Err(RoomError::NoState(_))));
             // The redaction counts though nobody knows any more in which state its sender sent it.
             for line in
                 ["I2: bob invites fred after N", "T2: bob sets m.room.topic after N", "O: alice says hi after I2,T2"]
@@ -169,7 +175,7 @@ fn what_builds_on_purged_events_is_not_judged() {
         let mut expected: Vec<EventId> = cited.iter().map(|name| room.names.id(name)).collect();
         expected.sort();
         let receipt = restored.handle_pdu(&pdu).unwrap();
-        assert!(matches!(&receipt, Receipt::HistoryPurged(purged) if *purged == expected), "{line}: {receipt:?}");
+        assert!(matches!(&receipt, Receipt::NeedState(purged) if *purged == expected), "{line}: {receipt:?}");
         assert_eq!(restored.history_fingerprint(), before);
     }
     // What is missing comes first, and what waits for such an event in a batch goes on waiting.
@@ -177,7 +183,7 @@ fn what_builds_on_purged_events_is_not_judged() {
     let after = room.pdu_of("G: bob says hi after F,M");
     let receipts = restored.handle_pdus(&[after, on_purged]).unwrap();
     let told: Vec<_> = receipts.iter().map(|(id, receipt)| (room.names.name(id), format!("{receipt:?}"))).collect();
-    assert!(told[0].0 == "F" && told[0].1.starts_with("HistoryPurged"), "{told:?}");
+    assert!(told[0].0 == "F" && told[0].1.starts_with("NeedState"), "{told:?}");
     assert!(told[1].0 == "G" && told[1].1.starts_with("NeedEvents"), "{told:?}");
     // As auth events they do: power levels and members that were purged.
     let cites = room.pdu_of("H: bob says hi after N auth C,P2,B");

@@ -1,0 +1,1 @@
+//! A Matrix homeserver on Ravel's engine: rooms, users, delivery and federation.
