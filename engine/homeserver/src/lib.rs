@@ -1,1 +1,7 @@
-//! A Matrix homeserver on Ravel's engine: rooms, users, delivery and federation.
+//! A Matrix homeserver on Ravel's engine: rooms, users, delivery and federation, on tokio.
+//!
+//! The core decides and this crate carries out: it feeds events to rooms, stores what they say, and talks to other servers. Time,
+//! randomness and the network come in by narrow traits, so that several servers can run in one process.
+
+pub mod clock;
+pub mod random;
