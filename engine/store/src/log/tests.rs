@@ -4,6 +4,7 @@ mod append;
 mod collect;
 mod copy;
 mod fingerprint;
+mod places;
 mod purge;
 mod replica;
 mod resolve;
