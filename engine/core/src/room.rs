@@ -5,6 +5,7 @@
 //! which is why the log keeps it.
 
 mod batch;
+mod compose;
 mod explain;
 mod place;
 mod purged;
@@ -20,6 +21,7 @@ use self::{
 use sha2::{Digest, Sha256};
 
 pub use self::{
+    compose::{NewEvent, compose_create},
     explain::Explanation,
     place::{Arrival, Place},
     purged::{PurgedEvent, Remains},

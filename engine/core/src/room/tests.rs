@@ -1,5 +1,6 @@
 //! The room reducer on small rooms. How they are written: [`crate::testing`].
 
+mod compose;
 mod place;
 mod purged;
 mod redactions;
