@@ -56,6 +56,7 @@ fn finding_json(finding: &Finding) -> Value {
     let (kind, room_id, event_id) = match finding {
         Finding::Log(_) => ("log", None, None),
         Finding::Projection { room_id, event_id, .. } => ("projection", Some(room_id.as_str()), event_id.as_ref()),
+        Finding::Fact { .. } => ("fact", None, None),
         Finding::Record(_) => ("record", None, None),
         Finding::Surplus { .. } => ("surplus", None, None),
     };

@@ -48,6 +48,8 @@ keyspaces! {
     EventFacts = 8, "event_facts";
     /// Keys that servers have published, by server name and key id.
     ServerKeys = 9, "server_keys";
+    /// The newest value of each fact, by kind and key.
+    Facts = 10, "facts";
 }
 
 impl Keyspace {
@@ -88,7 +90,8 @@ mod tests {
                 (6, "snapshot_nodes"),
                 (7, "extremities"),
                 (8, "event_facts"),
-                (9, "server_keys")
+                (9, "server_keys"),
+                (10, "facts")
             ]
         );
         assert_eq!(Keyspace::from_byte(0), None);

@@ -8,6 +8,7 @@ mod append;
 mod collect;
 mod copy;
 mod event_facts;
+mod facts;
 mod fingerprint;
 mod nodes;
 mod purge;
@@ -46,6 +47,7 @@ use self::{
 pub use self::{
     collect::{Collected, Collection},
     copy::{Compared, CopyError, LogCopy, RoomFingerprints},
+    facts::{Condition, FACT_KEY_BYTES_MAX, FACT_VALUE_BYTES_MAX, Fact, StoredFact},
     purge::Purged,
     replica::Replica,
     resolve::StoredResolution,
@@ -87,6 +89,8 @@ pub enum LogError {
     NoOutlier { event_id: EventId },
     #[error("a purge of {room_id} is under way; if it was interrupted, `ravel purge --resume` goes on with it")]
     PurgeUnderWay { room_id: RoomId },
+    #[error("a fact has a key of {key} bytes and a value of {value}: too long")]
+    FactTooLong { key: usize, value: usize },
     #[error("the log is full")]
     Full,
     #[error("{room_id} is of room version {known}, not {given}")]
@@ -118,13 +122,14 @@ pub enum LogError {
 }
 
 /// The projections, each dropped and computed again by [`EventLog::rebuild`].
-const PROJECTIONS: [Keyspace; 6] = [
+const PROJECTIONS: [Keyspace; 7] = [
     Keyspace::Rooms,
     Keyspace::Timelines,
     Keyspace::Events,
     Keyspace::EventFacts,
     Keyspace::SnapshotNodes,
     Keyspace::Extremities,
+    Keyspace::Facts,
 ];
 
 /// How many entries of the log are read at a time.

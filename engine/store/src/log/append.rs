@@ -355,6 +355,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Returns a group of nothing but a head.
+    pub(super) fn of_head(head: Head) -> Self {
+        Self { parts: Vec::new(), head }
+    }
+
     fn opens(&self, room_id: &RoomId) -> bool {
         self.parts.iter().any(|waiting| waiting.part.opens.is_some() && waiting.part.room_id == *room_id)
     }

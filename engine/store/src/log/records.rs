@@ -82,6 +82,8 @@ pub(super) enum LogEntry {
     RoomPurged { room: u32 },
     /// An entry of a room that was purged as a whole stood here.
     Gone { room: u32 },
+    /// Something beside events is so from now on, or is not any more.
+    Fact { kind: u8, key: Vec<u8>, value: Option<Vec<u8>> },
 }
 
 /// What was known of an event's place in the DAG when it came.
@@ -150,15 +152,16 @@ impl PlaceRecord {
 }
 
 impl LogEntry {
-    /// Returns the number of the room that it is about.
-    pub(super) fn room(&self) -> u32 {
+    /// Returns the number of the room that it is about, if it is about one.
+    pub(super) fn room(&self) -> Option<u32> {
         match self {
             Self::RoomOpened { room, .. }
             | Self::Event { room, .. }
             | Self::HistoryPurged { room, .. }
             | Self::RoomPurged { room }
-            | Self::Gone { room } => *room,
-            Self::PurgedEvent(event) => event.room,
+            | Self::Gone { room } => Some(*room),
+            Self::PurgedEvent(event) => Some(event.room),
+            Self::Fact { .. } => None,
         }
     }
 
@@ -225,7 +228,10 @@ impl Head {
             LogEntry::RoomOpened { room, .. } | LogEntry::RoomPurged { room } | LogEntry::Gone { room } => {
                 self.count_room(*room)
             }
-            LogEntry::Event { .. } | LogEntry::PurgedEvent(_) | LogEntry::HistoryPurged { .. } => Ok(()),
+            LogEntry::Event { .. }
+            | LogEntry::PurgedEvent(_)
+            | LogEntry::HistoryPurged { .. }
+            | LogEntry::Fact { .. } => Ok(()),
         }
     }
 }
@@ -240,6 +246,19 @@ pub(super) struct ProjectedTo {
 impl Record for ProjectedTo {
     const VERSION: u8 = 1;
     const KEYSPACE: Keyspace = Keyspace::Meta;
+}
+
+/// The newest value of a fact, by kind and key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct FactRecord {
+    /// The entry that says it.
+    pub(super) sequence: u64,
+    pub(super) value: Vec<u8>,
+}
+
+impl Record for FactRecord {
+    const VERSION: u8 = 1;
+    const KEYSPACE: Keyspace = Keyspace::Facts;
 }
 
 /// A key that a server has published, by server name and key id.
@@ -615,6 +634,10 @@ pub(super) mod key {
 
     pub(in crate::log) fn event_facts(room: u32, event: EventIndex) -> Bytes {
         [room.to_be_bytes(), event.number().to_be_bytes()].concat().into()
+    }
+
+    pub(in crate::log) fn fact(kind: u8, key: &[u8]) -> Bytes {
+        [&[kind], key].concat().into()
     }
 
     pub(in crate::log) fn server_key(server: &ServerName, key_id: &KeyId) -> Bytes {

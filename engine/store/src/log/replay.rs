@@ -14,6 +14,7 @@ use super::{
     BATCH_BYTES, EventLog, Known, LogError, PROJECTIONS, Pages,
     append::Projected,
     commit,
+    facts::{self, Fact},
     purged_event::PurgedEventRecord,
     records::{LogEntry, PlaceRecord, ProjectedTo, PurgeRecord, RoomRecord, key},
     seal,
@@ -139,6 +140,7 @@ pub(super) enum Replayed {
         room_id: RoomId,
         room: u32,
     },
+    Fact(Fact),
     /// Nothing follows from it.
     Nothing,
 }
@@ -163,7 +165,7 @@ impl Replay {
         if !matches!(entry, LogEntry::Event { .. } | LogEntry::PurgedEvent(_)) {
             return None;
         }
-        let room = entry.room();
+        let room = entry.room()?;
         if self.rooms.contains_key(&room) { None } else { self.stored.get(&room).cloned() }
     }
 
@@ -290,6 +292,9 @@ impl Replay {
                 Ok(room_id.map_or(Replayed::Nothing, |room_id| Replayed::RoomPurged { room_id, room: *room }))
             }
             LogEntry::Gone { .. } => Ok(Replayed::Nothing),
+            LogEntry::Fact { kind, key, value } => {
+                Ok(Replayed::Fact(Fact { kind: *kind, key: key.clone().into(), value: value.clone().map(Into::into) }))
+            }
         }
     }
 }
@@ -334,6 +339,10 @@ impl Replayed {
                 }
                 batch.put_record(key::purging(room), &purge)?;
                 Ok(Change { room: Some((room_id, None)), purging: Some((room, purge)) })
+            }
+            Self::Fact(fact) => {
+                facts::put(batch, &fact, sequence)?;
+                Ok(Change::default())
             }
             Self::Nothing => Ok(Change::default()),
         }

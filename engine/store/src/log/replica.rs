@@ -65,7 +65,7 @@ impl Replica {
                 // What was purged is gone before the room goes on.
                 pending = pending.commit(&self.log, Durability::Relaxed).await?;
                 self.log.resume_purges(|_, _| {}).await?;
-                self.replay.forget(entry.room());
+                entry.room().into_iter().for_each(|room| self.replay.forget(room));
             }
             if pending.batch.size_bytes() >= BATCH_BYTES {
                 pending = pending.commit(&self.log, Durability::Relaxed).await?;

@@ -3,6 +3,7 @@
 mod append;
 mod collect;
 mod copy;
+mod facts;
 mod fingerprint;
 mod places;
 mod purge;
@@ -27,9 +28,9 @@ use ravel_core::{
 use super::{
     BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, PROJECTIONS, StoredResolution,
     records::{
-        ArrivalRecord, EventRecord, ExtremitiesRecord, Head, LogEntry, OtherDatabase, PlaceRecord, ProjectedTo,
-        PurgeRecord, ReasonRecord, RoomRecord, ServerKeyRecord, SnapshotNodeRecord, StandingRecord, StatesRecord,
-        TimelineRecord, key, outcome_from_byte,
+        ArrivalRecord, EventRecord, ExtremitiesRecord, FactRecord, Head, LogEntry, OtherDatabase, PlaceRecord,
+        ProjectedTo, PurgeRecord, ReasonRecord, RoomRecord, ServerKeyRecord, SnapshotNodeRecord, StandingRecord,
+        StatesRecord, TimelineRecord, key, outcome_from_byte,
     },
 };
 use crate::{
@@ -766,6 +767,9 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&LogEntry::HistoryPurged { room: 1, before: 300, extremities: vec![7] }, "01 03 01 fb2c01 01 07");
     check(&LogEntry::RoomPurged { room: 1 }, "01 04 01");
     check(&LogEntry::Gone { room: 1 }, "01 05 01");
+    check(&LogEntry::Fact { kind: 7, key: b"k".to_vec(), value: Some(b"v".to_vec()) }, "01 06 07 01 6b 01 01 76");
+    check(&LogEntry::Fact { kind: 7, key: b"k".to_vec(), value: None }, "01 06 07 01 6b 00");
+    check(&FactRecord { sequence: 300, value: b"v".to_vec() }, "01 fb2c01 01 76");
     check(&PurgeRecord::History { decided: 9, before: 8, extremities: vec![7] }, "01 00 09 08 01 07");
     check(&PurgeRecord::Room { opened: 9, purges: vec![10] }, "01 01 09 01 0a");
     check(&ProjectedTo { sequence: 300 }, "01 fb2c01");

@@ -15,7 +15,7 @@ use super::{
     event_facts::EventFactsRecord,
     nodes::NodeWalk,
     records::{
-        EventRecord, ExtremitiesRecord, Head, PurgeRecord, RoomRecord, SnapshotNodeRecord, StatesRecord,
+        EventRecord, ExtremitiesRecord, FactRecord, Head, PurgeRecord, RoomRecord, SnapshotNodeRecord, StatesRecord,
         TimelineRecord, key,
     },
     replay::{Replay, Replayed},
@@ -42,6 +42,8 @@ pub enum Finding {
     Log(LogError),
     /// A record of a projection is missing, damaged or not what a replay gives.
     Projection { room_id: RoomId, event_id: Option<EventId>, what: &'static str },
+    /// A fact is missing or another than the log says. Its key is that of the record: its kind first.
+    Fact { key: Bytes },
     /// A record that can't be decoded.
     Record(StoreError),
     /// A projection has a record that a replay does not give.
@@ -54,6 +56,7 @@ impl std::fmt::Display for Finding {
             Self::Log(error) => error.fmt(f),
             Self::Projection { room_id, event_id: Some(event_id), what } => write!(f, "{room_id}, {event_id}: {what}"),
             Self::Projection { room_id, event_id: None, what } => write!(f, "{room_id}: {what}"),
+            Self::Fact { key } => write!(f, "the fact {} differs", key.escape_ascii()),
             Self::Record(error) => error.fmt(f),
             Self::Surplus { keyspace, records } => {
                 write!(f, "{records} records in {keyspace} that a replay of the log does not give")
@@ -70,6 +73,8 @@ struct Expected {
     rooms: BTreeMap<u32, ExpectedRoom>,
     /// Rooms that were purged as a whole, which is not carried out yet.
     going: BTreeSet<u32>,
+    /// By the keys of their records: the entry and the value, `None` if there is none any more.
+    facts: BTreeMap<Bytes, Option<(u64, Bytes)>>,
 }
 
 #[derive(Clone)]
@@ -175,11 +180,18 @@ impl EventLog {
                             let entry = EntryOf { sequence, outlier };
                             self.compare(&replay, room, entry, &persist, &mut expected, &mut findings).await?;
                         }
+                        Ok(Replayed::Fact(fact)) => {
+                            expected
+                                .facts
+                                .insert(key::fact(fact.kind, &fact.key), fact.value.map(|value| (sequence, value)));
+                        }
                         Ok(Replayed::Nothing) => {}
                         Err(error) => {
                             // What follows in a room that lost an event can't be judged: one finding says so.
                             let is_first = match entry {
-                                LogEntry::Event { .. } | LogEntry::PurgedEvent(_) => broken.insert(entry.room()),
+                                LogEntry::Event { .. } | LogEntry::PurgedEvent(_) => {
+                                    entry.room().is_none_or(|room| broken.insert(room))
+                                }
                                 _ => true,
                             };
                             if is_first {
@@ -195,6 +207,7 @@ impl EventLog {
                     self.compare_room(number, &mut expected, &mut at_the_end).await?;
                 }
             }
+            self.compare_facts(&mut expected, &mut at_the_end).await?;
             self.compare_head(next, &mut at_the_end).await?;
             for (number, room) in replay.rooms() {
                 if !broken.contains(&number) && !expected.going.contains(&number) {
@@ -218,6 +231,19 @@ impl EventLog {
         findings.extend(at_the_end);
         self.check_server_keys(&mut findings).await?;
         Ok(Verification { entries, rooms: replay.rooms().count(), findings })
+    }
+
+    /// Compares the newest value of each fact.
+    async fn compare_facts(&self, expected: &mut Expected, findings: &mut Vec<Finding>) -> Result<(), LogError> {
+        for (key, fact) in expected.facts.clone() {
+            let Some((sequence, value)) = fact else { continue };
+            let stored: Option<Option<FactRecord>> = self.stored(key.clone(), expected, findings).await?;
+            let wanted = FactRecord { sequence, value: value.to_vec() };
+            if stored.is_some_and(|stored| stored.as_ref() != Some(&wanted)) {
+                findings.push(Finding::Fact { key });
+            }
+        }
+        Ok(())
     }
 
     async fn compare_head(&self, entries: u64, findings: &mut Vec<Finding>) -> Result<(), LogError> {
