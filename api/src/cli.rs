@@ -126,6 +126,18 @@ Exit code 1: of some events no verify key is known, so that an import drops them
 With --json: as `ravel replay`.
 
 Interrupted, run it again: what is there already is passed over. Exit code 1: an event was dropped or not judged.";
+    pub(super) const INIT: &str = "\
+With --json: {\"configuration\": FILE, \"signing_key\": FILE}.
+
+Exit code 2: there is one of them already, or the folder can't be written. Nothing was changed then.";
+    pub(super) const SERVE: &str = "\
+With --json: one line when the server is ready, {\"server_name\", \"https\", \"http\", \"metrics\"}, addresses, null where it does not listen.
+
+SIGINT and SIGTERM stop the server: it takes no more connections, running requests finish within limits.stop_seconds_max, and the exit
+code is 0. A second one ends it at once, with 128 and the signal's number. SIGHUP reads the TLS certificate again and opens the log file
+again.
+
+Exit code 2: the configuration, or something it names, can't be used. Exit code 3: the database failed.";
     pub(super) const COPY: &str = "\
 The source may be written to meanwhile, by a server that has it open. Stopped at any time, the same command goes on where it was; until it
 is done, nobody else can write to the target.
@@ -329,6 +341,14 @@ enum Command {
         #[command(subcommand)]
         what: command::bench::What,
     },
+    /// Make a folder with the configuration and the signing key of a new server
+    #[command(after_long_help = json_help::INIT)]
+    Init(command::serve::InitOptions),
+    /// Print a commented configuration file, or check one
+    Config(command::serve::ConfigOptions),
+    /// Run a server
+    #[command(after_long_help = json_help::SERVE)]
+    Serve(command::serve::ServeOptions),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -485,6 +505,9 @@ fn execute(command: Command, output: &mut Output) -> Result<ExitCode, Failure> {
         Command::Bench { what: command::bench::What::Storage(options) } => {
             command::bench::storage::run(&options, output)
         }
+        Command::Init(options) => command::serve::init(&options, output),
+        Command::Config(options) => command::serve::config(&options, output),
+        Command::Serve(options) => command::serve::serve(&options, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ravel", &mut script);

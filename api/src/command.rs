@@ -11,6 +11,7 @@ pub mod export;
 pub mod maintain;
 pub mod purge;
 pub mod replay;
+pub mod serve;
 pub mod state;
 pub mod stats;
 
@@ -29,6 +30,7 @@ use ravel_store::{
 use crate::{
     database::{DatabaseName, OpenError},
     recorded_room::UnreadableFile,
+    serve::ServeError,
 };
 
 /// Why a command could not do its work.
@@ -101,6 +103,12 @@ pub enum Failure {
     #[cfg(feature = "bench")]
     #[error("the bare engine fails: {0}")]
     BareEngine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Config(#[from] crate::serve::config::ConfigError),
+    #[error(transparent)]
+    Init(#[from] crate::serve::init::InitError),
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
     #[error("can't write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -114,6 +122,7 @@ impl Failure {
             Self::Copy(CopyError::NotACopy { .. } | CopyError::Ahead { .. })
             | Self::Log(LogError::Moved { .. } | LogError::UnfinishedCopy { .. })
             | Self::Copy(CopyError::Source(LogError::UnfinishedCopy { .. })) => ExitCode::from(2),
+            Self::Serve(ServeError::Database(error)) if !error.is_wrong_name() => ExitCode::from(3),
             Self::Open(error) if error.is_wrong_name() => ExitCode::from(2),
             Self::Log(_) | Self::Copy(_) | Self::Store(_) | Self::Room(_) | Self::Open(_) => ExitCode::from(3),
             _ => ExitCode::from(2),

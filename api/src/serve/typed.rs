@@ -1,0 +1,179 @@
+//! Handlers that speak in ruma's types: requests in, responses out.
+
+use std::ops::Deref;
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, RawPathParams, Request},
+    handler::Handler,
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use http::{HeaderMap, Method, Uri, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
+    error::{DeserializationError, FromHttpRequestError},
+    path_builder::PathBuilder,
+};
+use serde::de::IgnoredAny;
+
+use super::{App, error::MatrixError};
+
+/// A request in ruma's type, read from path, query, headers and body.
+///
+/// As an extractor it goes last. What can't be read is answered with the right error: `M_NOT_JSON`, `M_BAD_JSON`, `M_TOO_LARGE`,
+/// `M_MISSING_PARAM`, `M_INVALID_PARAM`.
+#[derive(Debug)]
+pub struct Ruma<T> {
+    /// The request.
+    pub request: T,
+    /// Its method.
+    pub method: Method,
+    /// Its path and query as they were sent, which is what other servers sign.
+    pub uri: Uri,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body as it was sent.
+    pub body: Bytes,
+}
+
+impl<T> Deref for Ruma<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.request
+    }
+}
+
+/// How many bytes a route's body may have; [`Routes::ruma_with_limit`] sets it.
+#[derive(Clone, Copy, Debug)]
+struct BodyBytesMax(u64);
+
+impl<T: IncomingRequest> FromRequest<App> for Ruma<T> {
+    type Rejection = MatrixError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, MatrixError> {
+        let (mut head, body) = request.into_parts();
+        let arguments = path_arguments(&mut head, app).await?;
+        let body = read_body(&head, body, app).await?;
+        let Parts { method, uri, headers, .. } = head;
+        let mut typed = http::Request::new(&body[..]);
+        *typed.method_mut() = method.clone();
+        *typed.uri_mut() = uri.clone();
+        typed.headers_mut().clone_from(&headers);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let request = T::try_from_http_request(typed, &arguments).map_err(|error| unreadable(&error, &body))?;
+        Ok(Self { request, method, uri, headers, body })
+    }
+}
+
+/// Returns what the path has at its placeholders, decoded, in order.
+async fn path_arguments(head: &mut Parts, app: &App) -> Result<Vec<String>, MatrixError> {
+    let invalid = |_| MatrixError::invalid_param("the path is not UTF-8");
+    let parameters = RawPathParams::from_request_parts(head, app).await.map_err(invalid)?;
+    Ok(parameters.iter().map(|(_, value)| value.to_owned()).collect())
+}
+
+async fn read_body(head: &Parts, body: Body, app: &App) -> Result<Bytes, MatrixError> {
+    let bytes_max = head.extensions.get::<BodyBytesMax>();
+    let bytes_max = bytes_max.map_or(u64::from(app.config.limits.body_bytes_max), |bytes_max| bytes_max.0);
+    // A bomb of zeros costs its sender nothing, and the specification has no compressed requests.
+    let encoding = head.headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(MatrixError::unsupported_encoding());
+    }
+    let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|announced: u64| announced > bytes_max) {
+        return Err(MatrixError::too_large(bytes_max));
+    }
+    let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    let time = std::time::Duration::from_secs(u64::from(app.config.limits.body_seconds_max));
+    match tokio::time::timeout(time, limited.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(MatrixError::too_large(bytes_max)),
+        // The connection broke: nobody reads the answer.
+        Ok(Err(_)) => Err(MatrixError::bad_request(ruma::api::error::ErrorKind::Unknown, "the body broke off")),
+        Err(_) => Err(MatrixError::too_slow()),
+    }
+}
+
+/// Tells what is wrong with a request that ruma can't read.
+fn unreadable(error: &FromHttpRequestError, body: &[u8]) -> MatrixError {
+    let FromHttpRequestError::Deserialization(error) = error else { return MatrixError::unknown_method() };
+    let missing = |text: &str| text.starts_with("missing field");
+    match error {
+        DeserializationError::Json(error) if !is_json(body) => {
+            tracing::debug!(line = error.line(), "a body is not JSON");
+            MatrixError::not_json()
+        }
+        // The sentence of serde_json quotes no more of the body than a word.
+        DeserializationError::Json(error) if missing(&error.to_string()) => {
+            MatrixError::missing_param(error.to_string())
+        }
+        DeserializationError::Json(error) => MatrixError::bad_json(error.to_string()),
+        DeserializationError::Query(error) if missing(&error.to_string()) => {
+            MatrixError::missing_param(error.to_string())
+        }
+        // Headers that say who somebody is are missing or of no known form.
+        DeserializationError::Header(error) => MatrixError::missing_param(error.to_string()),
+        error => MatrixError::invalid_param(error.to_string()),
+    }
+}
+
+/// Whether a body is JSON, nested no deeper than serde_json goes (128 levels).
+fn is_json(body: &[u8]) -> bool {
+    match serde_json::from_slice::<IgnoredAny>(body) {
+        Ok(_) => true,
+        // It goes no further at its limit: what comes after it is not looked at.
+        Err(error) => error.to_string().starts_with("recursion limit exceeded"),
+    }
+}
+
+/// A response in ruma's type.
+#[derive(Debug)]
+pub struct RumaResponse<T>(pub T);
+
+impl<T: OutgoingResponse> IntoResponse for RumaResponse<T> {
+    fn into_response(self) -> Response {
+        match self.0.try_into_http_response::<Vec<u8>>() {
+            Ok(response) => response.map(Body::from),
+            Err(error) => MatrixError::log_internal(&error).into_response(),
+        }
+    }
+}
+
+/// Routes by ruma's request types.
+pub trait Routes {
+    /// Adds a handler at each path that an endpoint has or had.
+    ///
+    /// `T` is the request type of the handler: `.ruma::<whoami::v3::Request, _, _>(whoami)`.
+    fn ruma<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, handler: H) -> Self;
+
+    /// As [`ruma`](Self::ruma), for bodies of another size than `limits.body_bytes_max`.
+    fn ruma_with_limit<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, bytes_max: u64, handler: H) -> Self;
+}
+
+impl Routes for Router<App> {
+    fn ruma<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, handler: H) -> Self {
+        add::<T>(self, &on(filter(&T::METHOD), handler))
+    }
+
+    fn ruma_with_limit<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, bytes_max: u64, handler: H) -> Self {
+        let route: MethodRouter<App> = on(filter(&T::METHOD), handler);
+        let route: MethodRouter<App> = route.layer(axum::Extension(BodyBytesMax(bytes_max)));
+        // Extractors of axum's go by this one.
+        let limit = DefaultBodyLimit::max(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+        add::<T>(self, &route.layer(limit))
+    }
+}
+
+fn add<T: IncomingRequest>(router: Router<App>, route: &MethodRouter<App>) -> Router<App> {
+    T::PATH_BUILDER.all_paths().fold(router, |router, path| router.route(path, route.clone()))
+}
+
+#[allow(clippy::expect_used, reason = "a fact about ruma's endpoints, seen when the server starts")]
+fn filter(method: &Method) -> MethodFilter {
+    MethodFilter::try_from(method.clone()).expect("the endpoints of Matrix have methods that axum knows")
+}
