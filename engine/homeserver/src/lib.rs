@@ -4,4 +4,6 @@
 //! randomness and the network come in by narrow traits, so that several servers can run in one process.
 
 pub mod clock;
+pub mod federation;
+pub mod network;
 pub mod random;

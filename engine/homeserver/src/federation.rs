@@ -1,0 +1,28 @@
+//! Talking to other servers: finding them, connecting, signing requests, and the keys that all trust rests on.
+//!
+//! The way of a request:
+//!
+//! 1. `FederationClient` signs it , unless its destination did not answer lately.
+//! 2. [`HttpsNetwork`] asks [`discovery`] which name the server has delegated to, and its pool for a connection with that name.
+//! 3. If there is none, the connector finds where the name is served, connects to an address that the [`AddressFilter`] lets
+//!    through, and checks the certificate.
+//!
+//! A request that came in is checked with a key from the `KeyStore`, as are events.
+
+mod address_filter;
+mod connector;
+pub mod discovery;
+mod dns;
+mod flights;
+mod https;
+mod redirects;
+mod timed_cache;
+mod tls;
+
+pub use self::{
+    address_filter::AddressFilter,
+    dns::{Dns, DnsError, HickoryDns, SrvRecord},
+    https::{HttpsNetwork, HttpsNetworkConfig},
+    redirects::{HttpsGet, get_following},
+    tls::{TlsConfig, TlsConfigError},
+};
