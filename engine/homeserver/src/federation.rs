@@ -2,7 +2,7 @@
 //!
 //! The way of a request:
 //!
-//! 1. `FederationClient` signs it , unless its destination did not answer lately.
+//! 1. [`FederationClient`] signs it ([`x_matrix`]), unless its destination did not answer lately.
 //! 2. [`HttpsNetwork`] asks [`discovery`] which name the server has delegated to, and its pool for a connection with that name.
 //! 3. If there is none, the connector finds where the name is served, connects to an address that the [`AddressFilter`] lets
 //!    through, and checks the certificate.
@@ -10,6 +10,8 @@
 //! A request that came in is checked with a key from the `KeyStore`, as are events.
 
 mod address_filter;
+mod back_off;
+mod client;
 mod connector;
 pub mod discovery;
 mod dns;
@@ -18,9 +20,11 @@ mod https;
 mod redirects;
 mod timed_cache;
 mod tls;
+pub mod x_matrix;
 
 pub use self::{
     address_filter::AddressFilter,
+    client::{FederationClient, FederationError, RemoteError, SendOptions},
     dns::{Dns, DnsError, HickoryDns, SrvRecord},
     https::{HttpsNetwork, HttpsNetworkConfig},
     redirects::{HttpsGet, get_following},
