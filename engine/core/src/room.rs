@@ -29,7 +29,10 @@ pub use self::{
 };
 use crate::{
     event::{Content, Event},
-    event_auth::{AuthState, CitedAuthEvent, Refusal, can_redact_any, check_in_state, check_state_independent},
+    event_auth::{
+        AuthState, CitedAuthEvent, Refusal, StateLookup, can_redact_any, check_in_state, check_state_dependent,
+        check_state_independent,
+    },
     graph::{EventGraph, EventIndex, EventView, GraphError, KeyIndex, StoredEvent},
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
@@ -331,6 +334,15 @@ impl Room {
         let without = events.iter().filter(|index| self.position(**index).states.is_none());
         let without: BTreeSet<EventId> = without.map(|index| self.graph.event_id(*index)).collect();
         without.into_iter().collect()
+    }
+
+    /// Whether the current state allows an event that is to be sent from here; nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that refuses it.
+    pub fn check(&self, event: &Event) -> Result<(), Refusal> {
+        check_state_dependent(self.rules(), event, &CurrentState(self))
     }
 
     /// Returns the prev and auth events of an event that are not known, sorted, each once.
@@ -794,6 +806,15 @@ struct Standing {
     may_redact_any: bool,
     /// `None` for an outlier.
     arrival: Option<Arrival>,
+}
+
+/// The current state by its events.
+struct CurrentState<'r>(&'r Room);
+
+impl StateLookup for CurrentState<'_> {
+    fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event> {
+        self.0.event(&self.0.current_state().get(event_type, state_key)?).map(|event| &**event)
+    }
 }
 
 /// A state, its events as they stand in a view.

@@ -7,3 +7,4 @@ pub mod clock;
 pub mod federation;
 pub mod network;
 pub mod random;
+pub mod rooms;

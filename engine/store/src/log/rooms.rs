@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ravel_core::{
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
-    room::{PurgedEvent, Room, StoredPosition},
+    room::{Outcome, PurgedEvent, Room, StoredPosition},
     room_version::RoomVersion,
     state::{NodeCache, NodeIndex, StateLoader, StateMap},
 };
@@ -14,7 +14,8 @@ use ravel_core::{
 use super::{
     EventLog, LogError,
     records::{
-        ArrivalRecord, ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, StatesRecord, TimelineRecord, key,
+        ArrivalRecord, EventRecord, ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, StatesRecord,
+        TimelineRecord, key,
     },
     replay::restore,
 };
@@ -79,6 +80,10 @@ pub struct LoggedEvent {
     pub event_id: EventId,
     /// Its canonical JSON without `unsigned`; redacted if its content hash did not match. `None` if it was purged.
     pub json: Option<Vec<u8>>,
+    /// How it was judged.
+    pub outcome: Outcome,
+    /// Whether its place in the DAG is not known.
+    pub is_outlier: bool,
 }
 
 /// A room's timeline from one sequence number (included) to another (excluded).
@@ -211,10 +216,45 @@ impl EventLog {
         position: u64,
     ) -> Result<Vec<LoggedEvent>, LogError> {
         let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(Vec::new()) };
-        let page = self.store.scan(timeline(number, from, position).items(LOGGED_EVENTS_PAGE)).await?;
+        self.logged(timeline(number, from, position).items(LOGGED_EVENTS_PAGE)).await
+    }
+
+    /// Returns the newest events of a room, the newest first: those before the sequence number `before` and from `from` on, at most
+    /// `items` of them and 256.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or what it has does not fit together.
+    pub async fn logged_events_back(
+        &self,
+        room_id: &RoomId,
+        before: u64,
+        from: u64,
+        items: usize,
+    ) -> Result<Vec<LoggedEvent>, LogError> {
+        let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(Vec::new()) };
+        self.logged(timeline(number, from, before).backward().items(items.min(LOGGED_EVENTS_PAGE))).await
+    }
+
+    /// Returns an event of a room, `None` if the room does not have it.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or what it has does not fit together.
+    pub async fn logged_event(&self, room_id: &RoomId, event_id: &EventId) -> Result<Option<LoggedEvent>, LogError> {
+        let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(None) };
+        let place: Option<EventRecord> = self.store.get_record(key::event(number, event_id)).await?;
+        let Some(EventRecord { sequence }) = place else { return Ok(None) };
+        Ok(self.logged(timeline(number, sequence, sequence.saturating_add(1))).await?.pop())
+    }
+
+    /// Returns the events of a page of a timeline.
+    async fn logged(&self, scan: Scan) -> Result<Vec<LoggedEvent>, LogError> {
+        let page = self.store.scan(scan).await?;
         let sequences = page.items.iter().map(|(key, _)| key::timeline_sequence(key));
         let sequences: Vec<u64> = sequences.collect::<Result<_, _>>()?;
-        let events = self.entries(&sequences).await?.into_iter().map(|(sequence, entry)| {
+        let entries = self.entries(&sequences).await?;
+        let events = page.items.iter().zip(entries).map(|((key, value), (sequence, entry))| {
             let bad = |problem| LogError::BadEntry { sequence, problem };
             let (event_id, json) = match entry {
                 LogEntry::Event { event_id, json, .. } => (event_id, Some(json)),
@@ -222,7 +262,10 @@ impl EventLog {
                 _ => return Err(bad("it is not an event, and a timeline names it")),
             };
             let event_id = EventId::parse(&event_id).map_err(|_| bad("its event id is invalid"))?;
-            Ok(LoggedEvent { sequence, event_id, json })
+            let timeline: TimelineRecord = codec::decode(key, value)?;
+            let bad = |what| LogError::BadProjection { event_id: event_id.clone(), what };
+            let (outcome, _) = timeline.verdict().ok_or_else(|| bad("unknown verdict"))?;
+            Ok(LoggedEvent { sequence, event_id, json, outcome, is_outlier: timeline.arrival.is_none() })
         });
         events.collect()
     }

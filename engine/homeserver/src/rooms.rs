@@ -1,0 +1,281 @@
+//! The rooms of a server: each is written to by one task at a time, and events are acknowledged once they are durable.
+//!
+//! A room is loaded when it is first needed. Whoever writes holds its lock in a task of its own, so that a client that goes away does
+//! not leave an event judged and not stored; if storing fails, the room is dropped and loaded again, as the log is the truth.
+
+mod create;
+mod error;
+mod members;
+mod read;
+mod send;
+mod sync;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ravel_core::{
+    canonical_json::{CanonicalJsonObject, object_to_canonical_bytes},
+    event::{Content, Event},
+    id::{EventId, RoomId, ServerName, UserId},
+    pdu::VerifiedPdu,
+    room::{Effect, Outcome, PersistEvent, Receipt, Room},
+    room_version::RoomVersionRules,
+    signing::{SigningKey, hash_and_sign_event},
+};
+use ravel_store::{Durability, log::EventLog};
+use tokio::sync::watch;
+
+use self::members::LocalMembers;
+pub use self::{
+    create::{CreateRoom, Preset},
+    error::RoomsError,
+    read::{ClientEvent, Messages, Visibility},
+    send::{MembershipChange, SendEvent},
+    sync::{JoinedRoom, LeftRoom, Sync, SyncToken},
+};
+use crate::{clock::Clock, random::Random};
+
+/// The rooms of a server.
+#[derive(Clone)]
+pub struct Rooms(Arc<Inner>);
+
+struct Inner {
+    server_name: ServerName,
+    key: SigningKey,
+    log: Arc<EventLog>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    open: Mutex<HashMap<RoomId, Arc<OpenRoom>>>,
+    members: Mutex<LocalMembers>,
+    /// The length of the log, whenever it grew.
+    position: watch::Sender<u64>,
+}
+
+/// A room in memory, or the place for it.
+#[derive(Default)]
+struct OpenRoom {
+    /// Nothing until it is loaded, and after an error.
+    room: tokio::sync::RwLock<Option<LoadedRoom>>,
+}
+
+/// A room in memory.
+struct LoadedRoom {
+    room: Room,
+    /// The last accepted redaction of each event that has some. Whether it takes effect is for the room to say.
+    redacted_by: HashMap<EventId, EventId>,
+}
+
+impl LoadedRoom {
+    fn new(room: Room) -> Self {
+        let accepted = room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted);
+        let redacted_by = accepted.filter_map(|(event, _)| Some((target(event)?, event.event_id.clone()))).collect();
+        Self { room, redacted_by }
+    }
+}
+
+/// Returns the event that a redaction names.
+fn target(event: &Event) -> Option<EventId> {
+    match &event.content {
+        Content::Redaction(target) => target.clone(),
+        _ => None,
+    }
+}
+
+impl Rooms {
+    /// Opens the rooms of a log, and finds out which users of this server are in them.
+    ///
+    /// Loads every room once: costs time in proportion to the log.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn open(
+        server_name: ServerName,
+        key: SigningKey,
+        log: Arc<EventLog>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, RoomsError> {
+        let (position, _) = watch::channel(log.len());
+        let (open, members) = (Mutex::default(), Mutex::default());
+        let rooms = Self(Arc::new(Inner { server_name, key, log, clock, random, open, members, position }));
+        for (room_id, _) in rooms.0.log.rooms() {
+            if let Some(room) = rooms.0.log.load_room(&room_id).await? {
+                rooms.0.members().update(&rooms.0.server_name, &room);
+            }
+        }
+        Ok(rooms)
+    }
+
+    /// Returns this server's name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.server_name
+    }
+
+    /// Whether a user is of this server.
+    pub fn is_local(&self, user_id: &UserId) -> bool {
+        user_id.server_name() == self.0.server_name.as_str()
+    }
+
+    /// Returns the length of the log: where a sync that begins now goes on from.
+    pub fn position(&self) -> u64 {
+        self.0.log.len()
+    }
+
+    /// Looks at a room.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    async fn read<T>(&self, room_id: &RoomId, look: impl FnOnce(&LoadedRoom) -> T) -> Result<T, RoomsError> {
+        let open = self.0.open_room(room_id);
+        if let Some(room) = &*open.room.read().await {
+            return Ok(look(room));
+        }
+        let mut slot = open.room.write().await;
+        Ok(look(self.0.loaded(room_id, &mut slot).await?))
+    }
+
+    /// Changes a room: judges the events that `change` makes of it, and stores them before it returns.
+    ///
+    /// Goes on to its end if the caller does not wait for it.
+    async fn write<T: Send + 'static>(
+        &self,
+        room_id: RoomId,
+        change: impl FnOnce(&Inner, &mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
+    ) -> Result<T, RoomsError> {
+        let inner = Arc::clone(&self.0);
+        let written = tokio::spawn(async move {
+            let open = inner.open_room(&room_id);
+            let mut slot = open.room.write().await;
+            inner.loaded(&room_id, &mut slot).await?;
+            inner.change(&mut slot, change).await
+        });
+        written.await.map_err(|_| RoomsError::Panicked)?
+    }
+
+    /// Makes a room that is not there yet, by its first events.
+    async fn begin<T: Send + 'static>(
+        &self,
+        room: Room,
+        change: impl FnOnce(&Inner, &mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
+    ) -> Result<T, RoomsError> {
+        let inner = Arc::clone(&self.0);
+        let written = tokio::spawn(async move {
+            let open = inner.open_room(room.room_id());
+            let mut slot = open.room.write().await;
+            *slot = Some(LoadedRoom::new(room));
+            inner.change(&mut slot, change).await
+        });
+        written.await.map_err(|_| RoomsError::Panicked)?
+    }
+}
+
+impl Inner {
+    /// Signs an event that was made here.
+    fn sign(&self, event: CanonicalJsonObject, rules: &RoomVersionRules) -> Result<VerifiedPdu, RoomsError> {
+        let signed = hash_and_sign_event(event, rules, &self.server_name, &self.key)?;
+        Ok(VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, None, true)?)
+    }
+
+    fn open_room(&self, room_id: &RoomId) -> Arc<OpenRoom> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(open.entry(room_id.clone()).or_default())
+    }
+
+    fn members(&self) -> std::sync::MutexGuard<'_, LocalMembers> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn loaded<'s>(
+        &self,
+        room_id: &RoomId,
+        slot: &'s mut Option<LoadedRoom>,
+    ) -> Result<&'s mut LoadedRoom, RoomsError> {
+        if slot.is_none() {
+            *slot = self.log.load_room(room_id).await?.map(LoadedRoom::new);
+        }
+        if slot.is_none() {
+            // Nobody is to fill the memory by asking for rooms that are not there.
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(room_id);
+        }
+        slot.as_mut().ok_or(RoomsError::NoSuchRoom)
+    }
+
+    /// Runs a change on the room in `slot`, and stores what came of it.
+    async fn change<T>(
+        &self,
+        slot: &mut Option<LoadedRoom>,
+        change: impl FnOnce(&Self, &mut Writing<'_>) -> Result<T, RoomsError>,
+    ) -> Result<T, RoomsError> {
+        let Some(loaded) = slot.as_mut() else { return Err(RoomsError::NoSuchRoom) };
+        let mut writing = Writing { inner: self, room: &mut loaded.room, events: Vec::new() };
+        let changed = change(self, &mut writing);
+        let events = writing.events;
+        let room = &loaded.room;
+        // What was judged before something else failed is in the room already.
+        let stored = match events.is_empty() {
+            true => Ok(()),
+            false => self.log.append(room.room_id(), room.rules(), &events, Durability::Sync).await,
+        };
+        let is_broken = stored.is_err() || matches!(changed, Err(RoomsError::Room(_)));
+        if is_broken {
+            *slot = None;
+            stored?;
+            return changed;
+        }
+        if !events.is_empty() {
+            self.members().update(&self.server_name, room);
+            let redactions = events.iter().filter(|event| event.outcome == Outcome::Accepted);
+            let redactions = redactions.filter_map(|it| Some((target(&it.event)?, it.event.event_id.clone())));
+            loaded.redacted_by.extend(redactions);
+            self.position.send_replace(self.log.len());
+        }
+        changed
+    }
+}
+
+/// A room that is being changed.
+struct Writing<'r> {
+    inner: &'r Inner,
+    room: &'r mut Room,
+    /// What is to be stored.
+    events: Vec<PersistEvent>,
+}
+
+impl Writing<'_> {
+    /// Signs an event that was made here, and makes it part of the room.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` if the room's state does not allow it; nothing changes then.
+    fn take(&mut self, event: CanonicalJsonObject) -> Result<VerifiedPdu, RoomsError> {
+        let pdu = self.inner.sign(event, self.room.rules())?;
+        self.room.check(pdu.event())?;
+        self.take_signed(&pdu)?;
+        Ok(pdu)
+    }
+
+    /// Makes an event that was signed here part of the room.
+    fn take_signed(&mut self, pdu: &VerifiedPdu) -> Result<(), RoomsError> {
+        let version = self.room.rules().version;
+        match self.room.handle_pdu(pdu)? {
+            Receipt::Judged(judged) => {
+                let outcome = judged.verdict.record(version).0;
+                self.events.extend(judged.effects.into_iter().filter_map(|effect| match effect {
+                    Effect::Persist(event) => Some(*event),
+                    Effect::Publish(_) => None,
+                }));
+                if outcome == Outcome::Accepted { Ok(()) } else { Err(RoomsError::NotAccepted) }
+            }
+            Receipt::AlreadyKnown(_) => Ok(()),
+            // It builds on what the room has.
+            Receipt::NeedEvents(_) | Receipt::NeedState(_) | Receipt::OtherRoom(_) => Err(RoomsError::NotAccepted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

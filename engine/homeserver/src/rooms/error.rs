@@ -1,0 +1,34 @@
+//! Why a room does not do what was asked.
+
+use ravel_core::{event_auth::Refusal, pdu::PduError, room::RoomError, signing::SigningError};
+use ravel_store::log::LogError;
+
+/// Why a room does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RoomsError {
+    #[error("there is no such room here")]
+    NoSuchRoom,
+    #[error("there is no such event, or it is not to be seen")]
+    NoSuchEvent,
+    #[error("the user is not in the room")]
+    NotInRoom,
+    #[error("the room does not allow it: {0}")]
+    Refused(#[from] Refusal),
+    #[error("the room took the event and did not accept it")]
+    NotAccepted,
+    #[error("it would be no valid event: {0}")]
+    Invalid(#[from] PduError),
+    #[error("it can't be signed: {0}")]
+    Signing(#[from] SigningError),
+    #[error("what is given for {0} can't be used")]
+    BadValue(&'static str),
+    #[error("the membership is that already")]
+    NoChange,
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    #[error("a task of the server failed")]
+    Panicked,
+}

@@ -1,0 +1,314 @@
+//! What users may read of a room, and how events look to clients.
+
+use std::collections::BTreeMap;
+
+use ravel_core::{
+    canonical_json::{JsonMode, get_object, get_str, parse_object},
+    event::{Membership, event_type},
+    id::{EventId, RoomId, UserId},
+    pdu::VerifiedPdu,
+    room::{Outcome, Room},
+    state::State,
+};
+use ravel_store::log::LoggedEvent;
+use serde_json::{Map, Value};
+
+use super::{LoadedRoom, Rooms, RoomsError};
+
+/// An event as clients get it: with its id, without what only servers need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientEvent {
+    /// Where it is in the log.
+    pub sequence: u64,
+    /// Its id.
+    pub event_id: EventId,
+    /// `event_id`, `room_id`, `sender`, `type`, `state_key`, `content`, `origin_server_ts`, `redacts` and `unsigned`.
+    pub json: Map<String, Value>,
+}
+
+/// A part of a room's timeline.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Messages {
+    /// In the order that was asked for.
+    pub events: Vec<ClientEvent>,
+    /// Where to go on; `None` if there is no more.
+    pub next: Option<u64>,
+}
+
+/// Who may read a room's history.
+///
+/// Source: client-server API, "Room History Visibility".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Visibility {
+    WorldReadable,
+    #[default]
+    Shared,
+    Invited,
+    Joined,
+}
+
+impl Visibility {
+    /// Unknown values count as `shared`, as an absent event does.
+    fn parse(text: &str) -> Self {
+        match text {
+            "world_readable" => Self::WorldReadable,
+            "invited" => Self::Invited,
+            "joined" => Self::Joined,
+            _ => Self::Shared,
+        }
+    }
+}
+
+impl Rooms {
+    /// Returns the current membership of a user, `None` if the room has none.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub async fn membership(&self, room_id: &RoomId, user: &UserId) -> Result<Option<Membership>, RoomsError> {
+        self.read(room_id, |loaded| membership_in(&loaded.room, loaded.room.current_state(), user)).await
+    }
+
+    /// Returns the rooms that a user has joined, sorted.
+    pub fn joined_rooms(&self, user: &UserId) -> Vec<RoomId> {
+        let rooms = self.0.members().rooms_of(user).into_iter();
+        rooms.filter(|(_, membership)| *membership == Membership::Join).map(|(room_id, _)| room_id).collect()
+    }
+
+    /// Returns the current state of a room for a user in it, or what it was when the user left.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`; `NotInRoom` for who never was in it.
+    pub async fn state(&self, room_id: &RoomId, user: &UserId) -> Result<Vec<ClientEvent>, RoomsError> {
+        let ids = self.read(room_id, |loaded| readable_state(&loaded.room, user)).await?;
+        let ids = ids.ok_or(RoomsError::NotInRoom)?;
+        self.events_by_id(room_id, ids.into_values()).await
+    }
+
+    /// Returns one event of the state that [`state`](Self::state) returns.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, `NotInRoom`; `NoSuchEvent` if nothing holds the key.
+    pub async fn state_event(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<ClientEvent, RoomsError> {
+        let ids =
+            self.read(room_id, |loaded| readable_state(&loaded.room, user)).await?.ok_or(RoomsError::NotInRoom)?;
+        let id =
+            ids.into_iter().find_map(|((kind, key), id)| (*kind == *event_type && *key == *state_key).then_some(id));
+        self.events_by_id(room_id, id).await?.pop().ok_or(RoomsError::NoSuchEvent)
+    }
+
+    /// Returns an event, if the user may see it.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`; `NoSuchEvent` if there is none or the user may not see it.
+    pub async fn event(&self, room_id: &RoomId, user: &UserId, event_id: &EventId) -> Result<ClientEvent, RoomsError> {
+        let logged = self.0.log.logged_event(room_id, event_id).await?.ok_or(RoomsError::NoSuchEvent)?;
+        self.visible(room_id, user, vec![logged]).await?.pop().ok_or(RoomsError::NoSuchEvent)
+    }
+
+    /// Returns a part of the timeline that the user may see: at most `limit` events that come before the place `from` (or, forward, at
+    /// it and after), the nearest first.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`; `NotInRoom` for who never was in it.
+    pub async fn messages(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+        from: u64,
+        backward: bool,
+        limit: usize,
+    ) -> Result<Messages, RoomsError> {
+        let may_look = self.read(room_id, |loaded| readable_state(&loaded.room, user).is_some()).await?;
+        if !may_look {
+            return Err(RoomsError::NotInRoom);
+        }
+        let limit = limit.clamp(1, MESSAGES_MAX);
+        let page = if backward {
+            self.0.log.logged_events_back(room_id, from, 0, limit).await?
+        } else {
+            let mut page = self.0.log.logged_events(room_id, from, self.position()).await?;
+            page.truncate(limit);
+            page
+        };
+        let next = page.last().filter(|_| page.len() == limit);
+        let next = next.map(|last| if backward { last.sequence } else { last.sequence.saturating_add(1) });
+        Ok(Messages { events: self.visible(room_id, user, page).await?, next })
+    }
+
+    /// Returns the events of a page that a user may see, as clients get them.
+    pub(super) async fn visible(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+        page: Vec<LoggedEvent>,
+    ) -> Result<Vec<ClientEvent>, RoomsError> {
+        let page: Vec<_> =
+            page.into_iter().filter(|event| event.outcome == Outcome::Accepted && !event.is_outlier).collect();
+        let facts = self
+            .read(room_id, |loaded| {
+                let of = |event: &LoggedEvent| VisibilityFacts::of(&loaded.room, user, &event.event_id);
+                let left = left_at(&loaded.room, user);
+                (page.iter().map(of).collect::<Vec<_>>(), left)
+            })
+            .await?;
+        let (facts, left) = facts;
+        let left_sequence = match &left {
+            Left::Never => None,
+            Left::Is => Some(u64::MAX),
+            Left::At(event_id) => self.0.log.logged_event(room_id, event_id).await?.map(|event| event.sequence),
+        };
+        let mut known: BTreeMap<EventId, Visibility> = BTreeMap::new();
+        let mut seen = Vec::new();
+        for (event, facts) in page.into_iter().zip(facts) {
+            let Some(facts) = facts else { continue };
+            let mut visibility = Visibility::default();
+            if let Some(id) = &facts.visibility {
+                visibility = match known.get(id) {
+                    Some(visibility) => *visibility,
+                    None => self.visibility_of(room_id, id).await?,
+                };
+                known.insert(id.clone(), visibility);
+            }
+            let was_there_later = left_sequence.is_some_and(|left| event.sequence <= left);
+            let may_see = match visibility {
+                _ if facts.membership == Some(Membership::Join) => true,
+                Visibility::WorldReadable => true,
+                Visibility::Shared => was_there_later,
+                Visibility::Invited => facts.membership == Some(Membership::Invite),
+                Visibility::Joined => false,
+            };
+            if may_see {
+                seen.push(event);
+            }
+        }
+        self.as_clients_get_them(room_id, seen).await
+    }
+
+    async fn visibility_of(&self, room_id: &RoomId, event_id: &EventId) -> Result<Visibility, RoomsError> {
+        let event = self.0.log.logged_event(room_id, event_id).await?;
+        let json = event.and_then(|event| event.json).unwrap_or_default();
+        let object = parse_object(&json, JsonMode::ByteExact).unwrap_or_default();
+        let text = get_object(&object, "content").and_then(|content| get_str(content, "history_visibility"));
+        Ok(text.map_or(Visibility::default(), Visibility::parse))
+    }
+
+    pub(super) async fn events_by_id(
+        &self,
+        room_id: &RoomId,
+        ids: impl IntoIterator<Item = EventId>,
+    ) -> Result<Vec<ClientEvent>, RoomsError> {
+        let mut events = Vec::new();
+        for id in ids {
+            events.extend(self.0.log.logged_event(room_id, &id).await?);
+        }
+        self.as_clients_get_them(room_id, events).await
+    }
+
+    async fn as_clients_get_them(
+        &self,
+        room_id: &RoomId,
+        events: Vec<LoggedEvent>,
+    ) -> Result<Vec<ClientEvent>, RoomsError> {
+        self.read(room_id, |loaded| events.into_iter().filter_map(|event| loaded.client_event(event)).collect()).await
+    }
+}
+
+impl LoadedRoom {
+    /// `None` if its content was purged.
+    fn client_event(&self, event: LoggedEvent) -> Option<ClientEvent> {
+        let LoggedEvent { sequence, event_id, json, .. } = event;
+        let mut json = json?;
+        let redaction = self.redacted_by.get(&event_id).filter(|_| self.room.is_redacted(&event_id));
+        if redaction.is_some() {
+            let pdu = VerifiedPdu::restore(&json, self.room.rules(), None, true).ok()?;
+            json = pdu.redacted_json().ok()?;
+        }
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(&json) else { return None };
+        fields.retain(|field, _| CLIENT_FIELDS.contains(&field.as_str()));
+        fields.insert("event_id".to_owned(), event_id.as_str().into());
+        fields.insert("room_id".to_owned(), self.room.room_id().as_str().into());
+        if let Some(redaction) = redaction {
+            let unsigned = Map::from_iter([("redacted_by".to_owned(), Value::from(redaction.as_str()))]);
+            fields.insert("unsigned".to_owned(), unsigned.into());
+        }
+        Some(ClientEvent { sequence, event_id, json: fields })
+    }
+}
+
+/// What of the state around an event decides whether a user may see it.
+struct VisibilityFacts {
+    /// The event that says who may read history.
+    visibility: Option<EventId>,
+    membership: Option<Membership>,
+}
+
+impl VisibilityFacts {
+    /// The state after the event counts, and for memberships the better one of both: a user sees its own joining and leaving.
+    fn of(room: &Room, user: &UserId, event_id: &EventId) -> Option<Self> {
+        let (before, after) = (room.state_before(event_id)?, room.state_after(event_id)?);
+        let memberships = [before, after].map(|state| membership_in(room, state, user));
+        let membership = memberships.into_iter().flatten().min_by_key(|membership| match membership {
+            Membership::Join => 0,
+            Membership::Invite => 1,
+            _ => 2,
+        });
+        Some(Self { visibility: after.get(event_type::HISTORY_VISIBILITY, ""), membership })
+    }
+}
+
+/// Until when a user is or was in a room.
+enum Left {
+    Never,
+    Is,
+    At(EventId),
+}
+
+fn left_at(room: &Room, user: &UserId) -> Left {
+    let Some(member) = room.current_state().get(event_type::MEMBER, user.as_str()) else { return Left::Never };
+    match room.event(&member).and_then(|event| event.membership()) {
+        Some(Membership::Join) => Left::Is,
+        Some(Membership::Leave | Membership::Ban) if was_joined_before(room, user, &member) => Left::At(member),
+        _ => Left::Never,
+    }
+}
+
+fn was_joined_before(room: &Room, user: &UserId, member: &EventId) -> bool {
+    room.state_before(member).and_then(|state| membership_in(room, state, user)) == Some(Membership::Join)
+}
+
+fn membership_in(room: &Room, state: State<'_>, user: &UserId) -> Option<Membership> {
+    room.event(&state.get(event_type::MEMBER, user.as_str())?)?.membership()
+}
+
+type StateIds = BTreeMap<(Box<str>, Box<str>), EventId>;
+
+/// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there.
+fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
+    let ids = |state: State<'_>| {
+        let entries = state.iter();
+        entries.map(|(key, id)| ((key.event_type.as_ref().into(), key.state_key.as_ref().into()), id)).collect()
+    };
+    match left_at(room, user) {
+        Left::Is => Some(ids(room.current_state())),
+        Left::At(event_id) => room.state_after(&event_id).map(ids),
+        Left::Never => None,
+    }
+}
+
+/// What clients get of an event.
+const CLIENT_FIELDS: [&str; 6] = ["content", "origin_server_ts", "redacts", "sender", "state_key", "type"];
+
+/// The most events of one answer to `/messages`.
+const MESSAGES_MAX: usize = 256;

@@ -1,0 +1,126 @@
+//! Sending events, and changing memberships.
+
+use ravel_core::{
+    canonical_json::CanonicalJsonObject,
+    event::{Membership, event_type},
+    id::{EventId, RoomId, UserId},
+    pdu::VerifiedPdu,
+    room::NewEvent,
+};
+
+use super::{Rooms, RoomsError, Writing};
+use crate::random::random_text;
+
+/// An event that a user sends.
+#[derive(Clone, Debug)]
+pub struct SendEvent {
+    /// Its type.
+    pub event_type: String,
+    /// Its state key, if it is a state event.
+    pub state_key: Option<String>,
+    /// Its content.
+    pub content: CanonicalJsonObject,
+    /// The event that is redacted, of a redaction.
+    pub redacts: Option<EventId>,
+}
+
+/// A change of somebody's membership.
+#[derive(Clone, Debug)]
+pub struct MembershipChange {
+    /// Whose.
+    pub target: UserId,
+    /// What it becomes.
+    pub membership: Membership,
+    /// The content beside `membership`: a reason, a display name.
+    pub content: CanonicalJsonObject,
+}
+
+impl Rooms {
+    /// Sends an event into a room; returns its id once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, `Refused`, `Invalid`.
+    pub async fn send(&self, room_id: &RoomId, sender: &UserId, event: SendEvent) -> Result<EventId, RoomsError> {
+        let sender = sender.clone();
+        self.write(room_id.clone(), move |_, writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
+    }
+
+    /// Changes a membership: joining, inviting, leaving, kicking, banning, unbanning, knocking.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, `Refused`, `Invalid`; `NoChange` if a user leaves who is not there.
+    pub async fn change_membership(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        change: MembershipChange,
+    ) -> Result<EventId, RoomsError> {
+        let sender = sender.clone();
+        self.write(room_id.clone(), move |_, writing| writing.change_membership(&sender, change)).await
+    }
+}
+
+impl Writing<'_> {
+    /// Makes an event by a user of this server part of the room.
+    pub(super) fn send(&mut self, sender: &UserId, event: &SendEvent) -> Result<VerifiedPdu, RoomsError> {
+        let event_id = self.inner.new_event_id();
+        let composed = self.room.compose(&NewEvent {
+            sender,
+            event_type: &event.event_type,
+            state_key: event.state_key.as_deref(),
+            content: event.content.clone(),
+            redacts: event.redacts.as_ref(),
+            origin_server_ts_ms: self.inner.clock.now_ms(),
+            event_id: &event_id,
+        })?;
+        self.take(composed)
+    }
+
+    pub(super) fn change_membership(
+        &mut self,
+        sender: &UserId,
+        change: MembershipChange,
+    ) -> Result<EventId, RoomsError> {
+        let MembershipChange { target, membership, mut content } = change;
+        let now = self.membership(&target);
+        let leaves = membership == Membership::Leave && matches!(now, None | Some(Membership::Leave));
+        if leaves {
+            return Err(RoomsError::NoChange);
+        }
+        let text = membership_text(membership).ok_or(RoomsError::BadValue("membership"))?;
+        content.insert("membership".into(), text.into());
+        let event = SendEvent {
+            event_type: event_type::MEMBER.to_owned(),
+            state_key: Some(target.to_string()),
+            content,
+            redacts: None,
+        };
+        Ok(self.send(sender, &event)?.event_id().clone())
+    }
+
+    /// Returns a user's membership in the current state.
+    fn membership(&self, user: &UserId) -> Option<Membership> {
+        let event_id = self.room.current_state().get(event_type::MEMBER, user.as_str())?;
+        self.room.event(&event_id)?.membership()
+    }
+}
+
+impl super::Inner {
+    /// Returns an event id for room versions 1 and 2.
+    pub(super) fn new_event_id(&self) -> String {
+        format!("${}:{}", random_text(&*self.random, 18), self.server_name)
+    }
+}
+
+fn membership_text(membership: Membership) -> Option<&'static str> {
+    Some(match membership {
+        Membership::Join => "join",
+        Membership::Invite => "invite",
+        Membership::Leave => "leave",
+        Membership::Ban => "ban",
+        Membership::Knock => "knock",
+        Membership::Unknown => return None,
+    })
+}

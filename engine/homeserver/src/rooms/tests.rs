@@ -1,0 +1,319 @@
+//! Rooms of one server, by the functions that clients' requests call.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use ravel_core::{
+    canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
+    event::Membership,
+    id::{EventId, KeyId, RoomId, ServerName, UserId},
+    room_version::RoomVersion,
+    signing::SigningKey,
+};
+use ravel_store::{MemoryStore, log::EventLog};
+use serde_json::json;
+
+use super::{ClientEvent, CreateRoom, MembershipChange, Preset, Rooms, RoomsError, SendEvent, SyncToken};
+use crate::{clock::Clock, random::OsRandom};
+
+/// Moves on by a second whenever it is looked at, and never waits.
+#[derive(Default)]
+struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now_ms(&self) -> i64 {
+        self.0.fetch_add(1000, Ordering::Relaxed)
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        if time.is_zero() { Box::pin(std::future::ready(())) } else { Box::pin(std::future::pending()) }
+    }
+}
+
+async fn open(store: &MemoryStore) -> Rooms {
+    let log = Arc::new(EventLog::open(Arc::new(store.clone())).await.unwrap());
+    let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[7; 32]);
+    let clock = Arc::new(TestClock::default());
+    Rooms::open(ServerName::parse("a").unwrap(), key, log, clock, Arc::new(OsRandom)).await.unwrap()
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(&format!("@{name}:a")).unwrap()
+}
+
+fn object(json: &str) -> CanonicalJsonObject {
+    parse_object(json.as_bytes(), JsonMode::Strict).unwrap()
+}
+
+fn wanted(room_version: RoomVersion, preset: Preset) -> CreateRoom {
+    CreateRoom {
+        room_version,
+        preset,
+        creation_content: object("{}"),
+        power_level_content_override: object("{}"),
+        initial_state: Vec::new(),
+        name: Some("the room".to_owned()),
+        topic: None,
+        invite: Vec::new(),
+        is_direct: false,
+        member_content: object("{}"),
+    }
+}
+
+async fn say(rooms: &Rooms, room_id: &RoomId, name: &str, text: &str) -> Result<EventId, RoomsError> {
+    let content = object(&format!(r#"{{"body":"{text}","msgtype":"m.text"}}"#));
+    let event = SendEvent { event_type: "m.room.message".to_owned(), state_key: None, content, redacts: None };
+    rooms.send(room_id, &user(name), event).await
+}
+
+async fn set(rooms: &Rooms, room_id: &RoomId, name: &str, kind: &str, json: &str) -> Result<EventId, RoomsError> {
+    let (event_type, content) = (kind.to_owned(), object(json));
+    let event = SendEvent { event_type, state_key: Some(String::new()), content, redacts: None };
+    rooms.send(room_id, &user(name), event).await
+}
+
+async fn member(
+    rooms: &Rooms,
+    room_id: &RoomId,
+    by: &str,
+    whom: &str,
+    membership: Membership,
+) -> Result<EventId, RoomsError> {
+    let change = MembershipChange { target: user(whom), membership, content: object("{}") };
+    rooms.change_membership(room_id, &user(by), change).await
+}
+
+/// Returns what events are about: the text of messages, the type of others with their state key.
+fn told(events: &[ClientEvent]) -> Vec<String> {
+    let tell = |event: &ClientEvent| match event.json["content"].get("body") {
+        Some(body) => body.as_str().unwrap().to_owned(),
+        None => match event.json.get("state_key").and_then(|key| key.as_str()) {
+            Some(key) => format!("{}{key}", event.json["type"].as_str().unwrap().replace("m.room.", "")),
+            None => event.json["type"].as_str().unwrap().to_owned(),
+        },
+    };
+    events.iter().map(tell).collect()
+}
+
+async fn history(rooms: &Rooms, room_id: &RoomId, name: &str) -> Vec<String> {
+    told(&rooms.messages(room_id, &user(name), u64::MAX, true, 100).await.unwrap().events)
+}
+
+#[tokio::test]
+async fn a_room_is_made_in_every_version_and_preset() {
+    for version in RoomVersion::ALL {
+        for preset in [Preset::PrivateChat, Preset::TrustedPrivateChat, Preset::PublicChat] {
+            let rooms = open(&MemoryStore::new()).await;
+            let mut wanted = wanted(version, preset);
+            wanted.invite.push(user("bob"));
+            wanted.initial_state.push(SendEvent {
+                event_type: "m.room.encryption".to_owned(),
+                state_key: Some(String::new()),
+                content: object(r#"{"algorithm":"m.megolm.v1.aes-sha2"}"#),
+                redacts: None,
+            });
+            let room_id = rooms.create(&user("alice"), wanted).await.unwrap();
+            let first = rooms.messages(&room_id, &user("alice"), 0, false, 100).await.unwrap().events;
+            let expected = [
+                "create",
+                "member@alice:a",
+                "power_levels",
+                "join_rules",
+                "history_visibility",
+                "guest_access",
+                "encryption",
+                "name",
+                "member@bob:a",
+            ];
+            assert_eq!(told(&first), expected, "version {version}");
+            let state: BTreeMap<String, &ClientEvent> = told(&first).into_iter().zip(&first).collect();
+            assert_eq!(state["create"].json["content"]["room_version"], version.as_str());
+            let rule = if preset == Preset::PublicChat { "public" } else { "invite" };
+            assert_eq!(state["join_rules"].json["content"]["join_rule"], rule);
+            // With the power of alice, bob can do what she can.
+            member(&rooms, &room_id, "bob", "bob", Membership::Join).await.unwrap();
+            let may = set(&rooms, &room_id, "bob", "m.room.server_acl", r#"{"allow":["*"]}"#).await;
+            assert_eq!(may.is_ok(), preset == Preset::TrustedPrivateChat, "version {version}: {may:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_room_does_not_allow_is_refused_and_changes_nothing() {
+    let rooms = open(&MemoryStore::new()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PrivateChat)).await.unwrap();
+    let before = rooms.position();
+    let refused =
+        |result: Result<EventId, RoomsError>| assert!(matches!(result, Err(RoomsError::Refused(_))), "{result:?}");
+    refused(say(&rooms, &room_id, "bob", "hi").await);
+    refused(member(&rooms, &room_id, "bob", "bob", Membership::Join).await);
+    refused(member(&rooms, &room_id, "bob", "alice", Membership::Ban).await);
+    let no_change = member(&rooms, &room_id, "bob", "bob", Membership::Leave).await;
+    assert!(matches!(no_change, Err(RoomsError::NoChange)), "{no_change:?}");
+    let elsewhere = RoomId::parse("!nowhere:a").unwrap();
+    assert!(matches!(say(&rooms, &elsewhere, "alice", "hi").await, Err(RoomsError::NoSuchRoom)));
+    assert!(matches!(rooms.state(&room_id, &user("bob")).await, Err(RoomsError::NotInRoom)));
+    let hidden = rooms.messages(&room_id, &user("bob"), u64::MAX, true, 10).await;
+    assert!(matches!(hidden, Err(RoomsError::NotInRoom)));
+    assert_eq!(rooms.position(), before);
+    say(&rooms, &room_id, "alice", "hi").await.unwrap();
+    // A room of which a first event is refused is not there at all.
+    let mut wanted = wanted(RoomVersion::V11, Preset::PrivateChat);
+    wanted.power_level_content_override = object(r#"{"events":{"m.room.name":200}}"#);
+    let length = rooms.position();
+    let refused = rooms.create(&user("alice"), wanted).await;
+    assert!(matches!(refused, Err(RoomsError::Refused(_))), "{refused:?}");
+    assert_eq!((rooms.position(), rooms.joined_rooms(&user("alice"))), (length, vec![room_id]));
+}
+
+#[tokio::test]
+async fn history_is_seen_by_whom_the_room_says() {
+    for (visibility, bob, carol) in [
+        ("world_readable", &["early", "middle"][..], &["early", "middle", "late"][..]),
+        ("shared", &["early", "middle"], &["early", "middle", "late"]),
+        ("invited", &["middle"], &["late"]),
+        ("joined", &["middle"], &["late"]),
+    ] {
+        let rooms = open(&MemoryStore::new()).await;
+        let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
+        let json = format!(r#"{{"history_visibility":"{visibility}"}}"#);
+        set(&rooms, &room_id, "alice", "m.room.history_visibility", &json).await.unwrap();
+        say(&rooms, &room_id, "alice", "early").await.unwrap();
+        member(&rooms, &room_id, "bob", "bob", Membership::Join).await.unwrap();
+        say(&rooms, &room_id, "alice", "middle").await.unwrap();
+        member(&rooms, &room_id, "bob", "bob", Membership::Leave).await.unwrap();
+        member(&rooms, &room_id, "carol", "carol", Membership::Join).await.unwrap();
+        let late = say(&rooms, &room_id, "alice", "late").await.unwrap();
+        let texts = |mut events: Vec<String>| {
+            events.retain(|text| ["early", "middle", "late"].contains(&text.as_str()));
+            events.reverse();
+            events
+        };
+        assert_eq!(texts(history(&rooms, &room_id, "carol").await), carol, "{visibility}");
+        let seen = texts(history(&rooms, &room_id, "bob").await);
+        let bob: Vec<&str> = if visibility == "world_readable" { carol.to_vec() } else { bob.to_vec() };
+        assert_eq!(seen, bob, "{visibility}");
+        let late = rooms.event(&room_id, &user("bob"), &late).await;
+        assert_eq!(late.is_ok(), visibility == "world_readable", "{visibility}");
+    }
+}
+
+#[tokio::test]
+async fn redacted_events_lose_their_content() {
+    let rooms = open(&MemoryStore::new()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V10, Preset::PrivateChat)).await.unwrap();
+    let event_id = say(&rooms, &room_id, "alice", "oops").await.unwrap();
+    let redaction = SendEvent {
+        event_type: "m.room.redaction".to_owned(),
+        state_key: None,
+        content: object("{}"),
+        redacts: Some(event_id.clone()),
+    };
+    let redaction = rooms.send(&room_id, &user("alice"), redaction).await.unwrap();
+    let event = rooms.event(&room_id, &user("alice"), &event_id).await.unwrap();
+    assert_eq!(event.json["content"], json!({}));
+    assert_eq!(event.json["unsigned"]["redacted_by"], redaction.as_str());
+    let fields: Vec<&str> = event.json.keys().map(String::as_str).collect();
+    assert_eq!(fields, ["content", "event_id", "origin_server_ts", "room_id", "sender", "type", "unsigned"]);
+}
+
+#[tokio::test]
+async fn a_sync_tells_what_is_new() {
+    let rooms = open(&MemoryStore::new()).await;
+    let none = Duration::ZERO;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PrivateChat)).await.unwrap();
+    let first = rooms.sync(&user("alice"), None, 3, none).await.unwrap();
+    let joined = &first.joined[&room_id];
+    assert_eq!(told(&joined.timeline), ["history_visibility", "guest_access", "name"]);
+    assert_eq!((joined.limited, joined.joined_members), (true, 1));
+    let mut state = told(&joined.state);
+    state.sort();
+    assert_eq!(state, ["create", "join_rules", "member@alice:a", "power_levels"]);
+    let before = rooms.messages(&room_id, &user("alice"), joined.prev_batch.unwrap().0, true, 10).await.unwrap();
+    assert_eq!(told(&before.events), ["join_rules", "power_levels", "member@alice:a", "create"]);
+
+    let nothing = rooms.sync(&user("alice"), first.next, 10, none).await.unwrap();
+    assert!(nothing.joined.is_empty() && nothing.next == first.next);
+    // An invite, its acceptance, and what the others see of it.
+    member(&rooms, &room_id, "alice", "bob", Membership::Invite).await.unwrap();
+    let invited = rooms.sync(&user("bob"), None, 10, none).await.unwrap();
+    assert_eq!(told(&invited.invited[&room_id]), ["create", "join_rules", "name", "member@bob:a"]);
+    member(&rooms, &room_id, "bob", "bob", Membership::Join).await.unwrap();
+    say(&rooms, &room_id, "bob", "hi").await.unwrap();
+    let bob = rooms.sync(&user("bob"), invited.next, 2, none).await.unwrap();
+    let joined = &bob.joined[&room_id];
+    assert_eq!((told(&joined.timeline), joined.limited), (vec!["member@bob:a".to_owned(), "hi".to_owned()], true));
+    assert_eq!(joined.state.len(), 8, "all of it, as he was not there: {:?}", told(&joined.state));
+    let alice = rooms.sync(&user("alice"), first.next, 2, none).await.unwrap();
+    let joined = &alice.joined[&room_id];
+    assert_eq!(told(&joined.timeline), ["member@bob:a", "hi"]);
+    assert_eq!(told(&joined.state), ["member@bob:a"], "the invite is not in the timeline");
+    // Leaving ends it.
+    say(&rooms, &room_id, "alice", "bye").await.unwrap();
+    member(&rooms, &room_id, "alice", "bob", Membership::Leave).await.unwrap();
+    say(&rooms, &room_id, "alice", "alone").await.unwrap();
+    let bob = rooms.sync(&user("bob"), bob.next, 10, none).await.unwrap();
+    assert!(bob.joined.is_empty());
+    assert_eq!(told(&bob.left[&room_id].timeline), ["bye", "member@bob:a"]);
+    let later = rooms.sync(&user("bob"), bob.next, 10, none).await.unwrap();
+    assert!(later.left.is_empty() && later.joined.is_empty());
+}
+
+#[tokio::test]
+async fn a_sync_waits_for_news() {
+    let rooms = open(&MemoryStore::new()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PrivateChat)).await.unwrap();
+    let since = Some(SyncToken(rooms.position()));
+    let waiting = {
+        let rooms = rooms.clone();
+        tokio::spawn(async move { rooms.sync(&user("alice"), since, 10, Duration::from_secs(60)).await.unwrap() })
+    };
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    // Of other rooms she hears nothing.
+    rooms.create(&user("bob"), wanted(RoomVersion::V11, Preset::PrivateChat)).await.unwrap();
+    say(&rooms, &room_id, "alice", "hi").await.unwrap();
+    assert_eq!(told(&waiting.await.unwrap().joined[&room_id].timeline), ["hi"]);
+    assert_eq!(SyncToken::parse(&SyncToken(17).to_string()), Some(SyncToken(17)));
+    assert_eq!(["17", "s", "s-1", "t17", "s1x"].map(SyncToken::parse), [None; 5]);
+}
+
+#[tokio::test]
+async fn rooms_are_there_after_a_restart() {
+    let store = MemoryStore::new();
+    let rooms = open(&store).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V12, Preset::PrivateChat)).await.unwrap();
+    say(&rooms, &room_id, "alice", "hi").await.unwrap();
+    let (before, position) = (history(&rooms, &room_id, "alice").await, rooms.position());
+    drop(rooms);
+    let rooms = open(&store).await;
+    assert_eq!((history(&rooms, &room_id, "alice").await, rooms.position()), (before, position));
+    assert_eq!(rooms.joined_rooms(&user("alice")), [room_id.clone()]);
+    say(&rooms, &room_id, "alice", "again").await.unwrap();
+}
+
+#[tokio::test]
+async fn many_write_at_once() {
+    let rooms = open(&MemoryStore::new()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PrivateChat)).await.unwrap();
+    let tasks: Vec<_> = (0..50)
+        .map(|number| {
+            let (rooms, room_id) = (rooms.clone(), room_id.clone());
+            tokio::spawn(async move { say(&rooms, &room_id, "alice", &number.to_string()).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let mut numbers: Vec<u32> =
+        history(&rooms, &room_id, "alice").await.iter().filter_map(|text| text.parse().ok()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..50).collect::<Vec<_>>());
+}
