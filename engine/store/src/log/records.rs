@@ -644,6 +644,11 @@ pub(super) mod key {
         [server.as_str(), key_id.as_str()].join("\0").into()
     }
 
+    /// Returns what the keys of a server's keys begin with.
+    pub(in crate::log) fn server_keys(server: &ServerName) -> Bytes {
+        [server.as_str(), ""].join("\0").into()
+    }
+
     /// Returns what the key of a server's key was made of.
     pub(in crate::log) fn server_key_parts(key: &[u8]) -> Option<(ServerName, KeyId)> {
         let (server, key_id) = std::str::from_utf8(key).ok()?.split_once('\0')?;

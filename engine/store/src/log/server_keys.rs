@@ -9,7 +9,7 @@ use super::{
     EventLog, LogError, commit,
     records::{ServerKeyRecord, key},
 };
-use crate::{Batch, Durability, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
+use crate::{Batch, Bytes, Durability, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
 
 impl EventLog {
     /// Stores keys that servers have published; a key that is there under the same id is replaced.
@@ -31,19 +31,33 @@ impl EventLog {
         commit(&self.store, batch).await
     }
 
+    /// Returns the keys that one server has published.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or has a key that is none.
+    pub async fn server_keys_of(&self, server: &ServerName) -> Result<KeyRing, LogError> {
+        let scan = Scan::prefix(Keyspace::ServerKeys, key::server_keys(server));
+        collect(self.store.scan_all(scan).await?)
+    }
+
     /// Returns all keys that servers have published. Costs as much memory as there are keys.
     ///
     /// # Errors
     ///
     /// When the store fails, or has a key that is none.
     pub async fn server_keys(&self) -> Result<KeyRing, LogError> {
-        let mut keys = KeyRing::new();
-        for (stored_key, value) in self.store.scan_all(Scan::new(Keyspace::ServerKeys, KeyRange::all())).await? {
-            let (server, key_id, key) = decode(&stored_key, &value)?;
-            keys.insert(server, key_id, key);
-        }
-        Ok(keys)
+        collect(self.store.scan_all(Scan::new(Keyspace::ServerKeys, KeyRange::all())).await?)
     }
+}
+
+fn collect(items: Vec<(Bytes, Bytes)>) -> Result<KeyRing, LogError> {
+    let mut keys = KeyRing::new();
+    for (stored_key, value) in items {
+        let (server, key_id, key) = decode(&stored_key, &value)?;
+        keys.insert(server, key_id, key);
+    }
+    Ok(keys)
 }
 
 pub(super) fn decode(stored_key: &[u8], value: &[u8]) -> Result<(ServerName, KeyId, PublishedKey), StoreError> {

@@ -153,6 +153,10 @@ fn keys_of_servers_are_kept_and_checked() {
     let log = open(&store);
     block_on(log.put_server_keys(&keys, Durability::Sync)).unwrap();
     assert_eq!(block_on(open(&store).server_keys()).unwrap(), keys);
+    for (server, count) in [("a", 2), ("b:80", 1), ("b", 0), ("b:8", 0)] {
+        let of_server = block_on(log.server_keys_of(&ServerName::parse(server).unwrap())).unwrap();
+        assert_eq!(of_server.iter().count(), count, "{server}");
+    }
     assert_eq!(findings(&store), [""; 0]);
     super::write(&store, |batch| {
         batch.put(super::Keyspace::ServerKeys, &b"a\0ed25519:2"[..], &b"no key"[..]);
