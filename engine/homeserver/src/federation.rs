@@ -7,7 +7,7 @@
 //! 3. If there is none, the connector finds where the name is served, connects to an address that the [`AddressFilter`] lets
 //!    through, and checks the certificate.
 //!
-//! A request that came in is checked with a key from the `KeyStore`, as are events.
+//! A request that came in is checked with a key from the [`KeyStore`], as are events.
 
 mod address_filter;
 mod back_off;
@@ -17,6 +17,7 @@ pub mod discovery;
 mod dns;
 mod flights;
 mod https;
+pub mod keys;
 mod redirects;
 mod timed_cache;
 mod tls;
@@ -27,6 +28,7 @@ pub use self::{
     client::{FederationClient, FederationError, RemoteError, SendOptions},
     dns::{Dns, DnsError, HickoryDns, SrvRecord},
     https::{HttpsNetwork, HttpsNetworkConfig},
+    keys::KeyStore,
     redirects::{HttpsGet, get_following},
     tls::{TlsConfig, TlsConfigError},
 };
