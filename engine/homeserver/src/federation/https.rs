@@ -78,17 +78,11 @@ impl HttpsNetwork {
     async fn send_within_time(
         &self,
         destination: &ServerName,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         answer_bytes: usize,
     ) -> Result<Response<Bytes>, NetworkError> {
         let name = self.discovery.delegated_name(destination).await;
-        let authority: Authority = name.as_str().parse().map_err(|_| NetworkError::InvalidRequest)?;
-        // HTTP clients leave the default port of the scheme out; the specification wants it if the name has it.
-        if authority.port_u16() == Some(443) {
-            let host = HeaderValue::from_str(name.as_str()).map_err(|_| NetworkError::InvalidRequest)?;
-            request.headers_mut().insert(HOST, host);
-        }
-        *request.uri_mut() = absolute(request.uri(), authority)?;
+        let request = addressed(request, &name)?;
         exchange(&self.client, request, answer_bytes).await
     }
 }
@@ -147,14 +141,21 @@ fn client(connector: Connector, idle_connections_max: usize) -> Client<Connector
         .build(connector)
 }
 
-/// Makes a URI of path and query, and nothing else, and an authority.
-fn absolute(uri: &Uri, authority: Authority) -> Result<Uri, NetworkError> {
-    if uri.authority().is_some() {
+/// Makes a request whose URI is path and query one to the server of that name.
+fn addressed(mut request: Request<Bytes>, name: &ServerName) -> Result<Request<Bytes>, NetworkError> {
+    if request.uri().authority().is_some() {
         return Err(NetworkError::InvalidRequest);
     }
-    let path = uri.path_and_query().ok_or(NetworkError::InvalidRequest)?.clone();
-    let absolute = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
-    absolute.build().map_err(|_| NetworkError::InvalidRequest)
+    let authority: Authority = name.as_str().parse().map_err(|_| NetworkError::InvalidRequest)?;
+    // HTTP clients leave the default port of the scheme out; the specification wants it if the name has it.
+    if authority.port_u16() == Some(443) {
+        let host = HeaderValue::from_str(name.as_str()).map_err(|_| NetworkError::InvalidRequest)?;
+        request.headers_mut().insert(HOST, host);
+    }
+    let path = request.uri().path_and_query().ok_or(NetworkError::InvalidRequest)?.clone();
+    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build();
+    *request.uri_mut() = uri.map_err(|_| NetworkError::InvalidRequest)?;
+    Ok(request)
 }
 
 async fn exchange(

@@ -3,7 +3,7 @@
 //! Source: server-server API, "Retrieving server keys".
 //!
 //! A key is looked for in memory, in the store, at its server, and at the configured notaries, in this order, until one is found
-//! that covers the time it is wanted for. What servers publish is checked when it comes ([`document`]) and never trusted for more
+//! that covers the time it is wanted for. What servers publish is checked when it comes (`document.rs`) and never trusted for more
 //! than seven days ahead, so keys have to be fetched again now and then. Denied keys are never given out, wherever they come from.
 
 use std::{

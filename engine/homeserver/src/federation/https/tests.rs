@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Mutex,
@@ -10,7 +11,8 @@ use std::{
     time::Instant,
 };
 
-use hyper::service::service_fn;
+use http_body_util::{StreamBody, combinators::BoxBody};
+use hyper::{body::Frame, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -123,15 +125,20 @@ impl Dns for World {
 async fn answer(
     request: Request<Incoming>,
     peer: SocketAddr,
-) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    let text = |text: String| Response::new(Full::from(text));
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    let text = |text: String| Response::new(Full::from(text).boxed());
     let path = request.uri().path_and_query().unwrap().as_str().to_owned();
     Ok(match request.uri().path() {
         "/large" => text("x".repeat(1001)),
+        // Without length and end.
+        "/endless" => {
+            let frames = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 100]))));
+            Response::new(BodyExt::boxed(StreamBody::new(frames)))
+        }
         "/slow" => std::future::pending().await,
         "/redirect" => {
             let to = request.uri().query().unwrap_or_default().to_owned();
-            Response::builder().status(302).header("location", to).body(Full::default()).unwrap()
+            Response::builder().status(302).header("location", to).body(Full::default().boxed()).unwrap()
         }
         _ => {
             let host = request.headers().get(HOST).map(|host| host.to_str().unwrap().to_owned());
@@ -281,8 +288,10 @@ async fn sc_199_answers_are_bounded() {
     world.name("a.test", &["127.0.0.1"]);
     for alpn in ["h2", "http/1.1"] {
         let server = format!("a.test:{}", world.serve("a.test", &[alpn]).await);
-        let error = get(&network, &server, "/large", LIMITS).await.unwrap_err();
-        assert!(matches!(error, NetworkError::AnswerTooLarge { bytes_max: 1000 }), "{error:?}");
+        for path in ["/large", "/endless"] {
+            let error = get(&network, &server, path, LIMITS).await.unwrap_err();
+            assert!(matches!(error, NetworkError::AnswerTooLarge { bytes_max: 1000 }), "{error:?}");
+        }
         let enough = RequestLimits { answer_bytes: 1001, ..LIMITS };
         assert_eq!(get(&network, &server, "/large", enough).await.unwrap().len(), 1001);
         let start = Instant::now();
@@ -309,6 +318,22 @@ async fn failures_are_told_apart() {
     assert!(matches!(error, NetworkError::Connect { .. }), "{error:?}");
     let error = get(&network, "a.test:1", "https://b.test/", LIMITS).await.unwrap_err();
     assert!(matches!(error, NetworkError::InvalidRequest), "{error:?}");
+}
+
+#[test]
+fn the_host_header_has_the_port_of_the_name() {
+    for (name, uri, host) in [
+        ("a.test:443", "https://a.test:443/x?y", Some("a.test:443")),
+        ("[::1]:443", "https://[::1]:443/x?y", Some("[::1]:443")),
+        // The client adds it.
+        ("a.test:8448", "https://a.test:8448/x?y", None),
+        ("a.test", "https://a.test/x?y", None),
+    ] {
+        let request = Request::builder().uri("/x?y").body(Bytes::new()).unwrap();
+        let request = addressed(request, &ServerName::parse(name).unwrap()).unwrap();
+        assert_eq!(request.uri().to_string(), uri);
+        assert_eq!(request.headers().get(HOST).map(|host| host.to_str().unwrap()), host);
+    }
 }
 
 /// `.well-known` is on port 443, which a test can't have: the web side alone, with a port.
