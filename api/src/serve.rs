@@ -22,6 +22,9 @@ mod signals;
 mod tls;
 mod well_known;
 
+#[cfg(test)]
+mod tests;
+
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use ravel_core::{id::ServerName, signing::SigningKey};
@@ -175,11 +178,8 @@ pub fn run(configuration: &Path, ready: impl FnOnce(&Ready<'_>)) -> Result<Ended
             })
         });
         let serving = tokio::spawn(listeners.serve(app.clone()));
-        loop {
-            match signals.next().await {
-                signals::Signal::Reload => reload(tls.as_ref(), log_file.as_ref()),
-                signals::Signal::Stop(_) => break,
-            }
+        while signals.next().await == signals::Signal::Reload {
+            reload(tls.as_ref(), log_file.as_ref());
         }
         tracing::info!("stopping: running requests are finished");
         let _ = stop.send(true);
@@ -204,10 +204,12 @@ pub fn run(configuration: &Path, ready: impl FnOnce(&Ready<'_>)) -> Result<Ended
         }
         Ok(ended)
     });
-    if !matches!(ended, Ok(Ended::AtOnce(_))) {
-        runtime.shutdown_timeout(RUNTIME_STOP);
-    } else {
+    if matches!(ended, Ok(Ended::AtOnce(_))) {
         runtime.shutdown_background();
+        // Closing the database may take a while, and what was acknowledged is on the disk.
+        std::mem::forget(app);
+    } else {
+        runtime.shutdown_timeout(RUNTIME_STOP);
     }
     ended
 }

@@ -5,13 +5,13 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,7 +20,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -64,7 +64,7 @@ where
     let limits = &app.config.limits;
     let activity = Activity::new();
     let service = service_fn(|request: Request<Incoming>| {
-        let running = activity.begin();
+        let running = activity.begin(request.version() == Version::HTTP_2);
         let routes = routes.clone();
         async move {
             let mut request = request.map(Body::new);
@@ -77,13 +77,13 @@ where
             })
         }
     });
-    let stream = BoundedWrites { stream, time: seconds(limits.idle_seconds_max), stalled: None };
+    let (header, idle) = (seconds(limits.header_seconds_max), seconds(limits.idle_seconds_max));
+    let stream = WatchedStream { stream, activity: activity.clone(), time: idle, stalled: None };
     let builder = builder(limits);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut stopping = pin!(app.stopping());
     let mut is_told = false;
-    let idle = seconds(limits.idle_seconds_max);
-    let mut deadline = Instant::now() + idle;
+    let mut look = interval(header.min(idle) / 2);
     loop {
         tokio::select! {
             ended = &mut connection => {
@@ -96,15 +96,14 @@ where
                 is_told = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = sleep_until(deadline) => match activity.idle_since() {
-                Some(since) if since + idle + CLOSE <= Instant::now() => return,
-                Some(since) if since + idle <= Instant::now() => {
+            _ = look.tick() => match activity.overdue(header, idle) {
+                Some(Overdue::Headers) => return,
+                Some(Overdue::Idle(time)) if time > CLOSE => return,
+                Some(Overdue::Idle(_)) if !is_told => {
                     is_told = true;
                     connection.as_mut().graceful_shutdown();
-                    deadline = since + idle + CLOSE;
                 }
-                Some(since) => deadline = since + idle,
-                None => deadline = Instant::now() + idle,
+                Some(Overdue::Idle(_)) | None => {}
             },
         }
     }
@@ -115,8 +114,8 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // It runs while a connection waits for its next request, too.
-        .header_read_timeout(seconds(limits.header_seconds_max.max(limits.idle_seconds_max)))
+        // It would run while a connection waits for its next request, too. See `Activity::overdue`.
+        .header_read_timeout(None)
         .max_buf_size(usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX));
     builder
         .http2()
@@ -133,23 +132,68 @@ fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(u64::from(seconds))
 }
 
-/// How many requests of a connection are being answered, and since when there is none.
+/// What a connection is doing. Clones share it.
 #[derive(Clone)]
-struct Activity(Arc<Mutex<(u32, Instant)>>);
+struct Activity(Arc<Mutex<Doing>>);
+
+struct Doing {
+    /// How many requests are being answered.
+    running: u32,
+    /// Since when there is none.
+    idle_since: Instant,
+    /// When the first bytes came since then.
+    headers_since: Option<Instant>,
+    /// Whether bytes of an answer, which may be complete for its handler, wait for the peer to read.
+    is_stalled: bool,
+    /// HTTP/2 has other things to say between requests.
+    is_http2: bool,
+}
+
+/// Why a connection has to go.
+enum Overdue {
+    /// The headers of a request did not arrive in time.
+    Headers,
+    /// There was no request for too long, by so much.
+    Idle(Duration),
+}
 
 impl Activity {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new((0, Instant::now()))))
+        let doing =
+            Doing { running: 0, idle_since: Instant::now(), headers_since: None, is_stalled: false, is_http2: false };
+        Self(Arc::new(Mutex::new(doing)))
     }
 
-    fn begin(&self) -> Running {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 += 1;
+    fn doing(&self) -> MutexGuard<'_, Doing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request's headers are there.
+    fn begin(&self, is_http2: bool) -> Running {
+        let mut doing = self.doing();
+        doing.running += 1;
+        doing.headers_since = None;
+        doing.is_http2 |= is_http2;
         Running(self.clone())
     }
 
-    fn idle_since(&self) -> Option<Instant> {
-        let (running, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (running == 0).then_some(since)
+    /// Bytes have arrived.
+    fn bytes_came(&self) {
+        let mut doing = self.doing();
+        if doing.running == 0 && !doing.is_http2 && doing.headers_since.is_none() {
+            doing.headers_since = Some(Instant::now());
+        }
+    }
+
+    fn overdue(&self, header: Duration, idle: Duration) -> Option<Overdue> {
+        let doing = self.doing();
+        if doing.running > 0 || doing.is_stalled {
+            return None;
+        }
+        if doing.headers_since.is_some_and(|since| since.elapsed() >= header) {
+            return Some(Overdue::Headers);
+        }
+        doing.idle_since.elapsed().checked_sub(idle).map(Overdue::Idle)
     }
 }
 
@@ -158,9 +202,9 @@ struct Running(Activity);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut activity = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        activity.0 -= 1;
-        activity.1 = Instant::now();
+        let mut doing = self.0.doing();
+        doing.running -= 1;
+        doing.idle_since = Instant::now();
     }
 }
 
@@ -190,21 +234,25 @@ impl hyper::body::Body for AnswerBody {
     }
 }
 
-/// A stream that fails when its peer takes no bytes for too long.
-struct BoundedWrites<S> {
+/// A stream that tells when bytes come, and fails when its peer takes none for too long.
+struct WatchedStream<S> {
     stream: S,
+    activity: Activity,
     time: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> BoundedWrites<S> {
+impl<S> WatchedStream<S> {
     /// Looks at the clock if a write waits.
     fn check<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.activity.doing().is_stalled = false;
+            }
             return written;
         }
+        self.activity.doing().is_stalled = true;
         let time = self.time;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(time)));
         ready!(stalled.as_mut().poll(context));
@@ -212,17 +260,22 @@ impl<S> BoundedWrites<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for BoundedWrites<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.bytes_came();
+        }
+        read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedWrites<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.check(context, written)

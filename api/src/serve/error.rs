@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use ruma::api::{
     OutgoingResponseExt,
     error::{
@@ -152,9 +152,23 @@ impl MatrixError {
 
 impl IntoResponse for MatrixError {
     fn into_response(self) -> Response {
+        let retry_after = match &self.kind {
+            // In whole seconds, and not too early.
+            ErrorKind::LimitExceeded(data) => match data.retry_after {
+                Some(RetryAfter::Delay(delay)) => Some(HeaderValue::from(delay.as_millis().div_ceil(1000) as u64)),
+                _ => None,
+            },
+            _ => None,
+        };
         let body = ErrorBody::Standard(StandardErrorBody::new(self.kind, self.message.into_owned()));
         match Error::new(self.status, body).try_into_http_response::<Vec<u8>>() {
-            Ok(response) => response.map(Body::from),
+            Ok(response) => {
+                let mut response = response.map(Body::from);
+                if let Some(seconds) = retry_after {
+                    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                }
+                response
+            }
             Err(error) => {
                 tracing::error!(%error, "an error can't be written");
                 let json = r#"{"errcode":"M_UNKNOWN","error":"internal server error"}"#;

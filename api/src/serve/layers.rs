@@ -3,14 +3,14 @@
 use std::{any::Any, panic::AssertUnwindSafe, time::Instant};
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{error::MatrixError, metrics};
+use super::{App, error::MatrixError, metrics};
 
 /// Source: client-server API, "Web Browser Clients".
 const CORS: [(HeaderName, HeaderValue); 3] = [
@@ -38,11 +38,8 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
 pub(super) async fn catch_panics(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
-        // The hook has told where it was.
-        Err(payload) => {
-            tracing::error!(panic = panic_text(&*payload), "a handler panicked");
-            MatrixError::internal().into_response()
-        }
+        // The hook of `logs` has told what and where.
+        Err(_) => MatrixError::internal().into_response(),
     }
 }
 
@@ -50,6 +47,18 @@ pub(super) async fn catch_panics(request: Request, next: Next) -> Response {
 pub(super) fn panic_text(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("something that is no text")
+}
+
+/// Refuses at once what is larger than any route takes, whether its handler would read the body or not.
+pub(super) async fn refuse_huge(State(app): State<App>, request: Request, next: Next) -> Response {
+    let limits = &app.config.limits;
+    let bodies_max = u64::from(limits.body_bytes_max.max(limits.federation_body_bytes_max));
+    let bytes_max = bodies_max.max(app.config.media.max_upload_size);
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|announced: u64| announced > bytes_max) {
+        return MatrixError::too_large(bytes_max).into_response();
+    }
+    next.run(request).await
 }
 
 /// Adds the headers of web browsers to what they may ask for, and answers their question whether they may.

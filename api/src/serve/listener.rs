@@ -110,7 +110,13 @@ async fn bind(key: &'static str, address: Option<SocketAddr>) -> Result<Option<T
 }
 
 /// Accepts connections while there are permits for them.
-async fn accept(listener: &TcpListener, tls: Option<&Tls>, routes: &Router, permits: &Arc<Semaphore>, app: &App) {
+pub(super) async fn accept(
+    listener: &TcpListener,
+    tls: Option<&Tls>,
+    routes: &Router,
+    permits: &Arc<Semaphore>,
+    app: &App,
+) {
     loop {
         // The semaphore is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };

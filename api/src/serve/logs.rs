@@ -48,11 +48,14 @@ pub(super) fn install(config: &Log) -> Result<Option<LogFile>, LogError> {
     };
     // In one process there may be several servers, in tests: the first one's log serves all.
     if Registry::default().with(layer.with_filter(filter(config.level))).try_init().is_ok() {
+        let is_told_on_stderr = file.is_none() && config.level != Level::Off;
         let default = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let place = panic.location().map(ToString::to_string);
             tracing::error!(panic = panic_text(panic.payload()), place, "panic");
-            default(panic);
+            if !is_told_on_stderr {
+                default(panic);
+            }
         }));
     }
     Ok(file)

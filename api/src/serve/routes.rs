@@ -1,6 +1,10 @@
 //! Which paths there are at which listener.
 
-use axum::{Json, Router, middleware::from_fn, routing::get};
+use axum::{
+    Json, Router,
+    middleware::{from_fn, from_fn_with_state},
+    routing::get,
+};
 use serde_json::{Value, json};
 
 use super::{App, error::MatrixError, health, keys, layers, well_known};
@@ -37,11 +41,12 @@ fn matrix(app: &App) -> Router<App> {
 }
 
 /// Adds what all routes share; the first layer is the innermost.
-fn finish(routes: Router<App>, app: &App) -> Router {
+pub(super) fn finish(routes: Router<App>, app: &App) -> Router {
     routes
         .fallback(async || MatrixError::unknown_path())
         .method_not_allowed_fallback(async || MatrixError::unknown_method())
         .layer(from_fn(layers::catch_panics))
+        .layer(from_fn_with_state(app.clone(), layers::refuse_huge))
         .layer(from_fn(layers::cors))
         .layer(from_fn(layers::observe))
         .with_state(app.clone())

@@ -8,11 +8,14 @@ mod backups;
 #[cfg(feature = "bench")]
 mod bench;
 mod commands;
+mod configuration;
 mod databases;
 mod files;
 mod live;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod serve;
+mod server;
 mod several;
 mod space;
 mod support;

@@ -8,7 +8,7 @@ use std::{
 
 use figment::{
     Figment, Metadata, Profile, Provider,
-    error::Kind,
+    error::{Actual, Kind},
     value::{Dict, Map, Value},
 };
 
@@ -174,7 +174,14 @@ impl Sources<'_> {
                 let names: Vec<String> = expected.iter().map(|name| format!("{name:?}")).collect();
                 format!("{found:?} is none of {}", names.join(", "))
             }
-            Kind::InvalidType(found, expected) => format!("expected {expected}, found {found}"),
+            Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+                let expected = match &*expected {
+                    "u16" | "u32" | "u64" => "a whole number",
+                    name if name.starts_with("enum ") => "a string",
+                    other => other,
+                };
+                format!("expected {expected}, found {}", shown(&found))
+            }
             kind => kind.to_string(),
         };
         let place = match self.place(&key) {
@@ -183,6 +190,19 @@ impl Sources<'_> {
             place => place,
         };
         Problem { place, key, message }
+    }
+}
+
+/// Says what was found instead of what was expected. Numbers are not told: one may be a secret that should have had quotes.
+fn shown(found: &Actual) -> String {
+    match found {
+        Actual::Bool(value) => value.to_string(),
+        Actual::Signed(value) if *value < 0 => "a negative number".to_owned(),
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number".to_owned(),
+        Actual::Str(text) => format!("the string {text:?}"),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a section".to_owned(),
+        other => other.to_string(),
     }
 }
 
