@@ -19,7 +19,7 @@ mod flights;
 mod https;
 pub mod keys;
 mod redirects;
-mod timed_cache;
+pub(crate) mod timed_cache;
 mod tls;
 pub mod x_matrix;
 

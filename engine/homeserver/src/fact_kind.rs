@@ -1,0 +1,13 @@
+//! The kinds of facts that the log keeps beside events: what each is about, its keys and its values.
+//!
+//! A kind is never used for anything else, even when nothing is written under it any more. Values begin with a version.
+
+/// Accounts of this server: localpart → how they log in, and whether they may. It stays when an account is deactivated, so that nobody
+/// else gets its name.
+pub const ACCOUNT: u8 = 1;
+
+/// Devices: localpart, NUL, device id → display name and access token. A localpart has no NUL.
+pub const DEVICE: u8 = 2;
+
+/// Access tokens: SHA-256 of the token → whose it is.
+pub const ACCESS_TOKEN: u8 = 3;
