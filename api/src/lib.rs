@@ -8,6 +8,7 @@
 #[cfg(feature = "backup")]
 pub mod backup;
 pub mod cli;
+pub mod client;
 pub mod command;
 pub mod database;
 pub mod output;

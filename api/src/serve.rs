@@ -28,8 +28,12 @@ mod tests;
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use ravel_core::{id::ServerName, signing::SigningKey};
-use ravel_homeserver::clock::{Clock, SystemClock};
-use ravel_store::Store;
+use ravel_homeserver::{
+    accounts::{Accounts, AccountsConfig},
+    clock::{Clock, SystemClock},
+    random::OsRandom,
+};
+use ravel_store::{Store, log::EventLog};
 use tokio::sync::watch;
 
 use self::{
@@ -56,6 +60,8 @@ pub enum ServeError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Database(#[from] OpenError),
+    #[error("the database can't be used: {0}")]
+    EventLog(#[source] ravel_store::log::LogError),
     #[error("{key} = \"{address}\" can't be used: {source}")]
     Bind {
         key: &'static str,
@@ -91,6 +97,8 @@ pub struct Shared {
     pub signing_key: SigningKey,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Users, devices, access tokens.
+    pub accounts: Accounts,
     /// Turns true when the server is told to stop: whoever waits for something answers then with what there is.
     stopping: watch::Receiver<bool>,
     metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
@@ -156,7 +164,14 @@ pub fn run(configuration: &Path, ready: impl FnOnce(&Ready<'_>)) -> Result<Ended
     let store = database_name(&config).open_or_create()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let (stop, stopping) = watch::channel(false);
-    let app = App(Arc::new(Shared { config, store, signing_key, clock: Arc::new(SystemClock), stopping, metrics }));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = Arc::new(runtime.block_on(EventLog::open(store.clone())).map_err(ServeError::EventLog)?);
+    let accounts_config = AccountsConfig {
+        server_name: config.server_name.0.clone(),
+        cheap_password_hashes: config.registration.cheap_password_hashes,
+    };
+    let accounts = Accounts::new(log, clock.clone(), Arc::new(OsRandom), accounts_config);
+    let app = App(Arc::new(Shared { config, store, signing_key, clock, accounts, stopping, metrics }));
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(ServeError::Runtime)?;
         let listeners = Listeners::bind(&app.config, tls.clone()).await?;

@@ -8,6 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{App, error::MatrixError, health, keys, layers, well_known};
+use crate::client;
 
 /// The versions of the specification that clients may rely on. From v1.11 on they ask for media with their access token.
 const CLIENT_VERSIONS: [&str; 11] =
@@ -32,8 +33,10 @@ pub(super) fn metrics(app: &App) -> Router {
 
 /// The routes of Matrix.
 fn matrix(app: &App) -> Router<App> {
-    let mut routes =
-        Router::new().route("/_matrix/client/versions", get(client_versions)).merge(well_known::routes(app));
+    let mut routes = Router::new()
+        .route("/_matrix/client/versions", get(client_versions))
+        .merge(well_known::routes(app))
+        .merge(client::routes(app));
     if app.config.federation.enabled {
         routes = routes.route("/_matrix/federation/v1/version", get(server_version)).merge(keys::routes());
     }

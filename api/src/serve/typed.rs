@@ -20,7 +20,7 @@ use ruma::api::{
     error::{DeserializationError, FromHttpRequestError},
     path_builder::PathBuilder,
 };
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{App, error::MatrixError};
 
@@ -72,6 +72,23 @@ impl<T: IncomingRequest> FromRequest<App> for Ruma<T> {
         let read = read.map_err(|_| MatrixError::bad_json("the request is not of the expected form"))?;
         let request = read.map_err(|error| unreadable(&error, &body))?;
         Ok(Self { request, method, uri, headers, body })
+    }
+}
+
+/// A body in JSON, of a type that ruma does not have. As an extractor it goes last.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = MatrixError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, MatrixError> {
+        let (head, body) = request.into_parts();
+        let body = read_body(&head, body, app).await?;
+        let text = std::str::from_utf8(&body).map_err(|_| MatrixError::not_json())?;
+        serde_json::from_str(text).map(Self).map_err(|error| {
+            if is_json(&body) { MatrixError::bad_json(error.to_string()) } else { MatrixError::not_json() }
+        })
     }
 }
 

@@ -1,0 +1,5 @@
+//! The client-server API as clients see it: the real binary, over HTTP.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod accounts;
+mod server;
