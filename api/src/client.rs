@@ -5,6 +5,7 @@ mod authenticated;
 mod interactive;
 mod login;
 mod register;
+mod rooms;
 mod shared_secret;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use ravel_homeserver::accounts::{AccountError, DeviceError};
 use ruma::{OwnedUserId, api::error::ErrorKind};
 
 pub use self::authenticated::Authenticated;
+pub(crate) use self::rooms::Transactions;
 use crate::serve::{
     App,
     error::{MatrixError, MatrixResult},
@@ -21,7 +23,7 @@ use crate::serve::{
 /// Returns the routes of the client-server API.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new().merge(account::routes()).merge(login::routes()).merge(register::routes());
-    routes.merge(shared_secret::routes(app))
+    routes.merge(rooms::routes()).merge(shared_secret::routes(app))
 }
 
 /// Returns a user id in ruma's type.

@@ -32,6 +32,7 @@ use ravel_homeserver::{
     accounts::{Accounts, AccountsConfig},
     clock::{Clock, SystemClock},
     random::OsRandom,
+    rooms::Rooms,
 };
 use ravel_store::{Store, log::EventLog};
 use tokio::sync::watch;
@@ -44,7 +45,10 @@ use self::{
     signing_key::SigningKeyError,
     tls::{Tls, TlsError},
 };
-use crate::database::{DatabaseName, OpenError};
+use crate::{
+    client::Transactions,
+    database::{DatabaseName, OpenError},
+};
 
 /// Why a server can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub enum ServeError {
     Database(#[from] OpenError),
     #[error("the database can't be used: {0}")]
     EventLog(#[source] ravel_store::log::LogError),
+    #[error("the rooms can't be loaded: {0}")]
+    Rooms(#[source] ravel_homeserver::rooms::RoomsError),
     #[error("{key} = \"{address}\" can't be used: {source}")]
     Bind {
         key: &'static str,
@@ -99,12 +105,33 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Users, devices, access tokens.
     pub accounts: Accounts,
+    /// Rooms.
+    pub rooms: Rooms,
+    pub(crate) transactions: Transactions,
     /// Turns true when the server is told to stop: whoever waits for something answers then with what there is.
     stopping: watch::Receiver<bool>,
     metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
 }
 
 impl Shared {
+    async fn open(
+        config: Config,
+        store: Arc<dyn Store>,
+        signing_key: SigningKey,
+        stopping: watch::Receiver<bool>,
+        metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    ) -> Result<Self, ServeError> {
+        let (clock, random): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::new(OsRandom));
+        let log = Arc::new(EventLog::open(store.clone()).await.map_err(ServeError::EventLog)?);
+        let server_name = config.server_name.0.clone();
+        let cheap_password_hashes = config.registration.cheap_password_hashes;
+        let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
+        let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
+        let rooms = Rooms::open(server_name, signing_key.clone(), log, clock.clone(), random).await;
+        let (rooms, transactions) = (rooms.map_err(ServeError::Rooms)?, Transactions::default());
+        Ok(Self { config, store, signing_key, clock, accounts, rooms, transactions, stopping, metrics })
+    }
+
     /// Returns the server's name.
     pub fn server_name(&self) -> &ServerName {
         &self.config.server_name
@@ -164,14 +191,9 @@ pub fn run(configuration: &Path, ready: impl FnOnce(&Ready<'_>)) -> Result<Ended
     let store = database_name(&config).open_or_create()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let (stop, stopping) = watch::channel(false);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log = Arc::new(runtime.block_on(EventLog::open(store.clone())).map_err(ServeError::EventLog)?);
-    let accounts_config = AccountsConfig {
-        server_name: config.server_name.0.clone(),
-        cheap_password_hashes: config.registration.cheap_password_hashes,
-    };
-    let accounts = Accounts::new(log, clock.clone(), Arc::new(OsRandom), accounts_config);
-    let app = App(Arc::new(Shared { config, store, signing_key, clock, accounts, stopping, metrics }));
+    let app = Shared::open(config, store, signing_key, stopping, metrics);
+    let app = runtime.block_on(app)?;
+    let app = App(Arc::new(app));
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(ServeError::Runtime)?;
         let listeners = Listeners::bind(&app.config, tls.clone()).await?;

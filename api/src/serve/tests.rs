@@ -10,7 +10,6 @@ use ravel_core::{
     id::{KeyId, ServerName},
     signing::SigningKey,
 };
-use ravel_homeserver::clock::SystemClock;
 use ravel_store::MemoryStore;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -43,14 +42,9 @@ impl TestServer {
         let connections_max = limits.connections_max;
         let config = Config { limits, ..Config::of(ServerName::parse("a").unwrap()) };
         let (stop, stopping) = watch::channel(false);
-        let app = App(Arc::new(Shared {
-            config,
-            store: Arc::new(MemoryStore::new()),
-            signing_key: SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[1; 32]),
-            clock: Arc::new(SystemClock),
-            stopping,
-            metrics: None,
-        }));
+        let (store, key) =
+            (Arc::new(MemoryStore::new()), SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[1; 32]));
+        let app = App(Arc::new(Shared::open(config, store, key, stopping, None).await.unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(connections_max as usize));

@@ -1,0 +1,86 @@
+//! Making rooms.
+
+use axum::{Router, extract::State};
+use ravel_core::{canonical_json::CanonicalJsonObject, room_version::RoomVersion};
+use ravel_homeserver::rooms::{CreateRoom, Preset, SendEvent};
+use ruma::{
+    api::{
+        client::room::{Visibility, create_room::v3 as create_room},
+        error::ErrorKind,
+    },
+    serde::Raw,
+};
+
+use super::{content, ruma_room_id, user_id};
+use crate::{
+    client::Authenticated,
+    serve::{
+        App,
+        error::{MatrixError, MatrixResult},
+        typed::{Routes, Ruma, RumaResponse},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().ruma::<create_room::Request, _, _>(create)
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/createRoom".
+async fn create(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<create_room::Request>,
+) -> MatrixResult<RumaResponse<create_room::Response>> {
+    let request = request.request;
+    let version = match &request.room_version {
+        Some(version) => version.as_str(),
+        None => app.config.rooms.default_version.as_str(),
+    };
+    let unsupported = || {
+        let message = "this server does not know the room version";
+        MatrixError::bad_request(ErrorKind::UnsupportedRoomVersion, message)
+    };
+    let room_version = RoomVersion::parse(version).ok_or_else(unsupported)?;
+    if request.room_alias_name.is_some() || !request.invite_3pid.is_empty() {
+        return Err(MatrixError::invalid_param("aliases and invites by third-party ids are not supported yet"));
+    }
+    let preset = match &request.preset {
+        Some(create_room::RoomPreset::PrivateChat) => Preset::PrivateChat,
+        Some(create_room::RoomPreset::TrustedPrivateChat) => Preset::TrustedPrivateChat,
+        Some(create_room::RoomPreset::PublicChat) => Preset::PublicChat,
+        None if request.visibility == Visibility::Public => Preset::PublicChat,
+        None => Preset::PrivateChat,
+        Some(_) => return Err(MatrixError::invalid_param("the preset is unknown")),
+    };
+    let optional = |given: Option<CanonicalJsonObject>| given.unwrap_or_default();
+    let initial_state = request.initial_state.iter().map(initial_state).collect::<MatrixResult<_>>()?;
+    let wanted = CreateRoom {
+        room_version,
+        preset,
+        creation_content: optional(request.creation_content.as_ref().map(content).transpose()?),
+        power_level_content_override: optional(request.power_level_content_override.as_ref().map(content).transpose()?),
+        initial_state,
+        name: request.name,
+        topic: request.topic,
+        invite: request.invite.iter().map(|user| user_id(user)).collect::<MatrixResult<_>>()?,
+        is_direct: request.is_direct,
+        member_content: CanonicalJsonObject::new(),
+    };
+    let room_id = app.rooms.create(&sender.user_id, wanted).await?;
+    Ok(RumaResponse(create_room::Response::new(ruma_room_id(&room_id)?)))
+}
+
+fn initial_state<T>(event: &Raw<T>) -> MatrixResult<SendEvent> {
+    let mut event = content(event)?;
+    let bad = || MatrixError::bad_json("an event of initial_state lacks its type or content");
+    let text = |value: Option<_>| match value {
+        Some(ravel_core::canonical_json::CanonicalJsonValue::String(text)) => Some(String::from(text)),
+        _ => None,
+    };
+    let event_type = text(event.remove("type")).ok_or_else(bad)?;
+    let state_key = text(event.remove("state_key")).unwrap_or_default();
+    let Some(ravel_core::canonical_json::CanonicalJsonValue::Object(content)) = event.remove("content") else {
+        return Err(bad());
+    };
+    Ok(SendEvent { event_type, state_key: Some(state_key), content, redacts: None })
+}

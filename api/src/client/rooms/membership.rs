@@ -1,0 +1,166 @@
+//! Joining, inviting, leaving, kicking, banning.
+
+use axum::{Router, extract::State};
+use ravel_core::{canonical_json::CanonicalJsonObject, event::Membership};
+use ravel_homeserver::rooms::{MembershipChange, RoomsError};
+use ruma::api::client::membership::{
+    ban_user, invite_user, join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+};
+
+use super::{room_id, ruma_room_id, user_id};
+use crate::{
+    client::Authenticated,
+    serve::{
+        App,
+        error::{MatrixError, MatrixResult},
+        typed::{Routes, Ruma, RumaResponse},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .ruma::<join_room_by_id::v3::Request, _, _>(join)
+        .ruma::<join_room_by_id_or_alias::v3::Request, _, _>(join_by_name)
+        .ruma::<leave_room::v3::Request, _, _>(leave)
+        .ruma::<invite_user::v3::Request, _, _>(invite)
+        .ruma::<kick_user::v3::Request, _, _>(kick)
+        .ruma::<ban_user::v3::Request, _, _>(ban)
+        .ruma::<unban_user::v3::Request, _, _>(unban)
+        .ruma::<joined_rooms::v3::Request, _, _>(joined)
+}
+
+/// Changes the membership of a user, by another one or itself.
+async fn change(
+    app: &App,
+    sender: &Authenticated,
+    room: &ruma::RoomId,
+    target: &ruma::UserId,
+    membership: Membership,
+    reason: Option<String>,
+) -> MatrixResult<()> {
+    let reason = reason.map(|reason| ("reason".into(), reason.into()));
+    let content = CanonicalJsonObject::from_iter(reason);
+    let change = MembershipChange { target: user_id(target)?, membership, content };
+    app.rooms.change_membership(&room_id(room)?, &sender.user_id, change).await?;
+    Ok(())
+}
+
+fn itself(sender: &Authenticated) -> MatrixResult<ruma::OwnedUserId> {
+    crate::client::ruma_user_id(&sender.user_id)
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/join".
+async fn join(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<join_room_by_id::v3::Request>,
+) -> MatrixResult<RumaResponse<join_room_by_id::v3::Response>> {
+    let request = request.request;
+    enter(&app, &sender, &request.room_id, request.reason).await?;
+    Ok(RumaResponse(join_room_by_id::v3::Response::new(request.room_id)))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/join/{roomIdOrAlias}".
+async fn join_by_name(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<join_room_by_id_or_alias::v3::Request>,
+) -> MatrixResult<RumaResponse<join_room_by_id_or_alias::v3::Response>> {
+    let request = request.request;
+    let not_found = |_| MatrixError::not_found("this server knows no aliases yet");
+    let room_id = ruma::OwnedRoomId::try_from(request.room_id_or_alias).map_err(not_found)?;
+    enter(&app, &sender, &room_id, request.reason).await?;
+    Ok(RumaResponse(join_room_by_id_or_alias::v3::Response::new(room_id)))
+}
+
+/// Who is in the room already is answered as if it just had joined.
+async fn enter(app: &App, sender: &Authenticated, room: &ruma::RoomId, reason: Option<String>) -> MatrixResult<()> {
+    let now = match app.rooms.membership(&room_id(room)?, &sender.user_id).await {
+        Err(RoomsError::NoSuchRoom) => return Err(MatrixError::not_found("this server does not know the room")),
+        now => now?,
+    };
+    if now == Some(Membership::Join) {
+        return Ok(());
+    }
+    change(app, sender, room, &itself(sender)?, Membership::Join, reason).await
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/leave". Who is not in the room any more has left.
+async fn leave(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<leave_room::v3::Request>,
+) -> MatrixResult<RumaResponse<leave_room::v3::Response>> {
+    let request = request.request;
+    let now = app.rooms.membership(&room_id(&request.room_id)?, &sender.user_id).await?;
+    if now != Some(Membership::Leave) {
+        change(&app, &sender, &request.room_id, &itself(&sender)?, Membership::Leave, request.reason).await?;
+    }
+    Ok(RumaResponse(leave_room::v3::Response::new()))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/invite".
+async fn invite(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<invite_user::v3::Request>,
+) -> MatrixResult<RumaResponse<invite_user::v3::Response>> {
+    let request = request.request;
+    let invite_user::v3::InvitationRecipient::UserId(recipient) = &request.recipient else {
+        return Err(MatrixError::invalid_param("invites by third-party ids are not supported yet"));
+    };
+    change(&app, &sender, &request.room_id, &recipient.user_id, Membership::Invite, None).await?;
+    Ok(RumaResponse(invite_user::v3::Response::new()))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/kick".
+async fn kick(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<kick_user::v3::Request>,
+) -> MatrixResult<RumaResponse<kick_user::v3::Response>> {
+    let request = request.request;
+    let now = app.rooms.membership(&room_id(&request.room_id)?, &user_id(&request.user_id)?).await?;
+    if now == Some(Membership::Ban) {
+        // That would lift the ban.
+        return Err(MatrixError::forbidden("the user is banned"));
+    }
+    change(&app, &sender, &request.room_id, &request.user_id, Membership::Leave, request.reason).await?;
+    Ok(RumaResponse(kick_user::v3::Response::new()))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/ban".
+async fn ban(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<ban_user::v3::Request>,
+) -> MatrixResult<RumaResponse<ban_user::v3::Response>> {
+    let request = request.request;
+    change(&app, &sender, &request.room_id, &request.user_id, Membership::Ban, request.reason).await?;
+    Ok(RumaResponse(ban_user::v3::Response::new()))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/unban".
+async fn unban(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<unban_user::v3::Request>,
+) -> MatrixResult<RumaResponse<unban_user::v3::Response>> {
+    let request = request.request;
+    let now = app.rooms.membership(&room_id(&request.room_id)?, &user_id(&request.user_id)?).await?;
+    if now != Some(Membership::Ban) {
+        return Err(MatrixError::forbidden("the user is not banned"));
+    }
+    change(&app, &sender, &request.room_id, &request.user_id, Membership::Leave, request.reason).await?;
+    Ok(RumaResponse(unban_user::v3::Response::new()))
+}
+
+/// Source: client-server API, "GET /_matrix/client/v3/joined_rooms".
+async fn joined(
+    State(app): State<App>,
+    sender: Authenticated,
+) -> MatrixResult<RumaResponse<joined_rooms::v3::Response>> {
+    let rooms = app.rooms.joined_rooms(&sender.user_id);
+    let rooms = rooms.iter().map(ruma_room_id).collect::<MatrixResult<_>>()?;
+    Ok(RumaResponse(joined_rooms::v3::Response::new(rooms)))
+}

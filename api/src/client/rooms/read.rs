@@ -1,0 +1,76 @@
+//! Reading rooms.
+
+use axum::{Router, extract::State};
+use ravel_homeserver::rooms::SyncToken;
+use ruma::{
+    api::{
+        Direction,
+        client::{
+            message::get_message_events::v3 as messages, room::get_room_event::v3 as room_event,
+            state::get_state_events::v3 as state,
+        },
+    },
+    serde::Raw,
+};
+
+use super::{event_id, raw, room_id};
+use crate::{
+    client::Authenticated,
+    serve::{
+        App,
+        error::{MatrixError, MatrixResult},
+        typed::{Routes, Ruma, RumaResponse},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .ruma::<messages::Request, _, _>(get_messages)
+        .ruma::<room_event::Request, _, _>(get_event)
+        .ruma::<state::Request, _, _>(get_state)
+}
+
+/// Source: client-server API, "GET /_matrix/client/v3/rooms/{roomId}/messages".
+async fn get_messages(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<messages::Request>,
+) -> MatrixResult<RumaResponse<messages::Response>> {
+    let backward = request.dir == Direction::Backward;
+    let bad = || MatrixError::invalid_param("from is no token of this server");
+    let from = match &request.from {
+        Some(from) => SyncToken::parse(from).ok_or_else(bad)?,
+        None => SyncToken(if backward { app.rooms.position() } else { 0 }),
+    };
+    let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
+    let room_id = room_id(&request.room_id)?;
+    let found = app.rooms.messages(&room_id, &sender.user_id, from.0, backward, limit).await?;
+    let mut response = messages::Response::new();
+    response.start = from.to_string();
+    response.end = found.next.map(|next| SyncToken(next).to_string());
+    response.chunk = raw(found.events)?;
+    Ok(RumaResponse(response))
+}
+
+/// Source: client-server API, "GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}".
+async fn get_event(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<room_event::Request>,
+) -> MatrixResult<RumaResponse<room_event::Response>> {
+    let (room_id, event_id) = (room_id(&request.room_id)?, event_id(&request.event_id)?);
+    let event = app.rooms.event(&room_id, &sender.user_id, &event_id).await?;
+    let event: Option<Raw<_>> = raw(vec![event])?.pop();
+    let event = event.ok_or_else(|| MatrixError::not_found("there is no such event"))?;
+    Ok(RumaResponse(room_event::Response::new(event)))
+}
+
+/// Source: client-server API, "GET /_matrix/client/v3/rooms/{roomId}/state".
+async fn get_state(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<state::Request>,
+) -> MatrixResult<RumaResponse<state::Response>> {
+    let state = app.rooms.state(&room_id(&request.room_id)?, &sender.user_id).await?;
+    Ok(RumaResponse(state::Response::new(raw(state)?)))
+}

@@ -1,0 +1,129 @@
+//! Sending events.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+};
+
+use axum::{Router, extract::State, routing::put};
+use ravel_core::{canonical_json::CanonicalJsonObject, id::EventId};
+use ravel_homeserver::rooms::SendEvent;
+use ruma::api::client::{message::send_message_event, redact::redact_event, state::send_state_event};
+
+use super::{content, event_id, room_id, ruma_event_id};
+use crate::{
+    client::Authenticated,
+    serve::{
+        App,
+        error::MatrixResult,
+        typed::{Routes, Ruma, RumaResponse},
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .ruma::<send_message_event::v3::Request, _, _>(send)
+        .ruma::<send_state_event::v3::Request, _, _>(set)
+        .ruma::<redact_event::v3::Request, _, _>(redact)
+        // Where the state key is empty, "the trailing slash on this endpoint is optional"; ruma's paths have a state key.
+        .route("/_matrix/client/r0/rooms/{room_id}/state/{event_type}", put(set))
+        .route("/_matrix/client/r0/rooms/{room_id}/state/{event_type}/", put(set))
+        .route("/_matrix/client/v3/rooms/{room_id}/state/{event_type}", put(set))
+        .route("/_matrix/client/v3/rooms/{room_id}/state/{event_type}/", put(set))
+}
+
+/// What became of the newest transactions of devices, so that a request that is sent again sends nothing again.
+#[derive(Debug, Default)]
+pub(crate) struct Transactions(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    events: HashMap<Transaction, EventId>,
+    /// In the order in which they came.
+    order: VecDeque<Transaction>,
+}
+
+/// User, device, what is sent to, and the transaction id.
+type Transaction = [String; 4];
+
+/// How many transactions are kept.
+const TRANSACTIONS_MAX: usize = 20_000;
+
+impl Transactions {
+    fn get(&self, transaction: &Transaction) -> Option<EventId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).events.get(transaction).cloned()
+    }
+
+    fn put(&self, transaction: Transaction, event_id: EventId) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.events.insert(transaction.clone(), event_id).is_none() {
+            known.order.push_back(transaction);
+        }
+        if known.order.len() > TRANSACTIONS_MAX
+            && let Some(oldest) = known.order.pop_front()
+        {
+            known.events.remove(&oldest);
+        }
+    }
+}
+
+/// Sends an event once for each transaction id of a device.
+async fn once(
+    app: &App,
+    sender: &Authenticated,
+    room: &ruma::RoomId,
+    to: String,
+    transaction_id: &ruma::TransactionId,
+    event: SendEvent,
+) -> MatrixResult<ruma::OwnedEventId> {
+    let device = sender.device_id.to_string();
+    let transaction = [sender.user_id.to_string(), device, to, transaction_id.to_string()];
+    if let Some(sent) = app.transactions.get(&transaction) {
+        return ruma_event_id(&sent);
+    }
+    let sent = app.rooms.send(&room_id(room)?, &sender.user_id, event).await?;
+    app.transactions.put(transaction, sent.clone());
+    ruma_event_id(&sent)
+}
+
+/// Source: client-server API, "PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}".
+async fn send(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<send_message_event::v3::Request>,
+) -> MatrixResult<RumaResponse<send_message_event::v3::Response>> {
+    let (event_type, to) = (request.event_type.to_string(), format!("{} {}", request.room_id, request.event_type));
+    let event = SendEvent { event_type, state_key: None, content: content(&request.request.body)?, redacts: None };
+    let sent = once(&app, &sender, &request.room_id, to, &request.txn_id, event).await?;
+    Ok(RumaResponse(send_message_event::v3::Response::new(sent)))
+}
+
+/// Source: client-server API, "PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}".
+async fn set(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<send_state_event::v3::Request>,
+) -> MatrixResult<RumaResponse<send_state_event::v3::Response>> {
+    let (event_type, state_key) = (request.event_type.to_string(), Some(request.state_key.clone()));
+    let event = SendEvent { event_type, state_key, content: content(&request.request.body)?, redacts: None };
+    let sent = app.rooms.send(&room_id(&request.room_id)?, &sender.user_id, event).await?;
+    Ok(RumaResponse(send_state_event::v3::Response::new(ruma_event_id(&sent)?)))
+}
+
+/// Source: client-server API, "PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}".
+async fn redact(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<redact_event::v3::Request>,
+) -> MatrixResult<RumaResponse<redact_event::v3::Response>> {
+    let reason = request.reason.clone().map(|reason| ("reason".into(), reason.into()));
+    let event = SendEvent {
+        event_type: "m.room.redaction".to_owned(),
+        state_key: None,
+        content: CanonicalJsonObject::from_iter(reason),
+        redacts: Some(event_id(&request.event_id)?),
+    };
+    let to = format!("{} redacts {}", request.room_id, request.event_id);
+    let sent = once(&app, &sender, &request.room_id, to, &request.txn_id, event).await?;
+    Ok(RumaResponse(redact_event::v3::Response::new(sent)))
+}
