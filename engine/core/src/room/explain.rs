@@ -27,7 +27,7 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// [`RoomError::StatePurged`] if history was purged that it builds on; else only if an invariant is broken.
+    /// [`RoomError::NoState`] if history was purged that it builds on; else only if an invariant is broken.
     pub fn explain(&self, event_id: &EventId) -> Result<Option<Explanation>, RoomError> {
         let Some(index) = self.graph.index_of(event_id) else { return Ok(None) };
         let position = self.position(index);
