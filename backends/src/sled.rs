@@ -11,6 +11,8 @@
 //!
 //! Reads run where they are polled: sled does not say whether it would have to wait for the disk.
 
+mod snapshots;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -108,10 +110,12 @@ impl SledStore {
         let (mut mark, synced) = SyncedMark::open(&directory)?;
         remove_unfinished(&data, synced.is_none()).map_err(open_error)?;
         write_again_after_failed_sync(&data).map_err(open_error)?;
+        snapshots::restore(&data).and_then(|()| snapshots::keep(&data)).map_err(open_error)?;
         let engine = SledEngine::open(&data, options)?;
         let last = LastHandle { db: Some(engine.db.clone()), data: data.clone() };
         let engine = Arc::new(engine);
-        let file = sync_all(&data).and_then(|()| File::open(data.join("db"))).map_err(open_error)?;
+        sync_all(&data).and_then(|()| snapshots::keep(&data)).map_err(open_error)?;
+        let file = File::open(data.join("db")).map_err(open_error)?;
         let position = engine.read(Operation::Open, || engine.position())?;
         check_recovered(position, synced, options.lost_commits)?;
         mark.begin(&directory, position)?;
