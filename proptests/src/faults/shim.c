@@ -357,6 +357,11 @@ int renameat(int from, const char *path, int to, const char *target) {
     unknown(from, path, "renameat");
     return (int)syscall(SYS_renameat2, from, path, to, target, 0);
 }
+int linkat(int from, const char *path, int to, const char *target, int flags) {
+    if (from == AT_FDCWD && to == AT_FDCWD && !flags) return link(path, target);
+    unknown(from, path, "linkat");
+    return (int)syscall(SYS_linkat, from, path, to, target, flags);
+}
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t len, unsigned flags) {
     unknown(out, 0, "copy_file_range");
     return syscall(SYS_copy_file_range, in, from, out, to, len, flags);
