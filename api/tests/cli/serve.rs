@@ -215,7 +215,7 @@ fn sc_220_metrics_have_bounded_labels_and_are_not_for_everybody() {
     let server = Server::initialized(&[]);
     server.ask("GET", "/_matrix/key/v2/server/ed25519:one");
     server.ask("GET", "/_matrix/key/v2/server/ed25519:two");
-    server.ask("GET", "/_matrix/client/v3/rooms/!secret:example.org/state");
+    server.ask("GET", "/_matrix/client/v3/nothing/!secret:example.org");
     server.ask("BREW", "/_matrix/client/versions?access_token=secret");
     let metrics = server.ask("GET", "/_ravel/metrics");
     assert!(metrics.head.contains("text/plain"), "{metrics:?}");

@@ -333,20 +333,23 @@ fn the_end_of_a_manifest_that_never_reached_the_disk_is_cut_off() {
 
 #[test]
 fn a_flipped_bit_in_a_manifest_cuts_nothing_off() {
-    let place = RocksDbBuilder::place();
-    twenty_commits(&place);
-    let data = place.path().join("data");
-    let manifest = data.join(fs::read_to_string(data.join("CURRENT")).unwrap().trim_end());
-    let content = fs::read(&manifest).unwrap();
-    for at in (0..content.len()).step_by(content.len() / 20) {
-        let mut flipped = content.clone();
+    for part in 0..20 {
+        let place = RocksDbBuilder::place();
+        twenty_commits(&place);
+        let data = place.path().join("data");
+        let manifest = data.join(fs::read_to_string(data.join("CURRENT")).unwrap().trim_end());
+        let mut flipped = fs::read(&manifest).unwrap();
+        let at = flipped.len() * part / 20;
         flipped[at] ^= 1;
         fs::write(&manifest, &flipped).unwrap();
-        assert!(
-            matches!(RocksDbBuilder::open(&place), Err(StoreError::Corrupt { .. } | StoreError::Io { .. })),
-            "{at}"
-        );
-        assert!(fs::read(&manifest).unwrap() == flipped);
+        match RocksDbBuilder::open(&place) {
+            Err(StoreError::Corrupt { .. } | StoreError::Io { .. }) => {
+                assert!(fs::read(&manifest).unwrap() == flipped, "{at}");
+            }
+            // Where the record reads as an unfinished end, what it said is found elsewhere.
+            Ok(store) => assert_eq!(count_items(&store), 20, "{at}"),
+            Err(other) => panic!("{at}: {other}"),
+        }
     }
 }
 
