@@ -27,7 +27,7 @@ use rocksdb::{
     Error, ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
-use self::files::{cut_torn_manifest, links_logs, name_existing_manifest};
+use self::files::{cut_torn_manifest, is_manifest_sound, links_logs, name_existing_manifest};
 use crate::{
     committer::{Committer, Writer},
     queue_bound::COMMIT_QUEUE_BYTES,
@@ -234,11 +234,18 @@ impl Db {
     /// a hole between two of its files, it is first found out, without a change to any file, whether what lies before it holds all
     /// that was acknowledged.
     fn open(path: &Path, options: &RocksDbOptions, synced: Option<u64>) -> Result<Self, StoreError> {
-        let mut opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
+        let is_sound = is_manifest_sound(path).map_err(|error| StoreError::from_io(Operation::Open, error))?;
+        let mut opened = match is_sound {
+            true => Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords),
+            false => Err(damaged_manifest()),
+        };
         if matches!(opened, Err(StoreError::Corrupt { .. }))
             && cut_torn_manifest(path).map_err(|error| StoreError::from_io(Operation::Open, error))?
         {
             opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
+        }
+        if !is_sound && opened.is_err() {
+            return Err(damaged_manifest());
         }
         let db = match opened {
             Err(damage @ StoreError::Corrupt { .. }) => {
@@ -542,6 +549,10 @@ pub fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options,
     // On all levels: files of keys that only ascend, as in the log, are moved down as they were written first.
     family.set_compression_type(DBCompressionType::Zstd);
     Ok((db, family))
+}
+
+fn damaged_manifest() -> StoreError {
+    StoreError::Corrupt { keyspace: None, key: None, expected: "a manifest of RocksDB as it wrote it", source: None }
 }
 
 fn store_error(operation: Operation, error: Error) -> StoreError {
