@@ -77,7 +77,7 @@ fn commands_that_read_at_once_all_succeed() {
 #[test]
 fn verify_and_copy_agree_while_events_arrive() {
     let place = Place::new();
-    let (room, events) = judged(&long_room(&place, 1500));
+    let (room, events) = judged(&long_room(&place, 4000));
     let writer = Writer::open(&place, "rocksdb");
     let (from, to) = (place.database("rocksdb"), place.database("sled"));
     let acknowledged = AtomicU64::new(0);
