@@ -234,18 +234,13 @@ impl Db {
     /// a hole between two of its files, it is first found out, without a change to any file, whether what lies before it holds all
     /// that was acknowledged.
     fn open(path: &Path, options: &RocksDbOptions, synced: Option<u64>) -> Result<Self, StoreError> {
-        let is_sound = is_manifest_sound(path).map_err(|error| StoreError::from_io(Operation::Open, error))?;
-        let mut opened = match is_sound {
-            true => Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords),
-            false => Err(damaged_manifest()),
-        };
-        if matches!(opened, Err(StoreError::Corrupt { .. }))
-            && cut_torn_manifest(path).map_err(|error| StoreError::from_io(Operation::Open, error))?
-        {
-            opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
-        }
-        if !is_sound && opened.is_err() {
+        let failed = |error| StoreError::from_io(Operation::Open, error);
+        if !is_manifest_sound(path).map_err(failed)? && !cut_torn_manifest(path).map_err(failed)? {
             return Err(damaged_manifest());
+        }
+        let mut opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
+        if matches!(opened, Err(StoreError::Corrupt { .. })) && cut_torn_manifest(path).map_err(failed)? {
+            opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
         }
         let db = match opened {
             Err(damage @ StoreError::Corrupt { .. }) => {

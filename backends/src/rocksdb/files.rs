@@ -79,8 +79,8 @@ pub(super) fn is_manifest_sound(data: &Path) -> io::Result<bool> {
         }
         let Some([c0, c1, c2, c3, low, high, ..]) = left.first_chunk::<HEAD>().copied() else { return Ok(true) };
         let end = HEAD + usize::from(u16::from_le_bytes([low, high]));
-        // An end that was not written; RocksDB finds out what else it may be.
-        let Some(checked) = left.get(HEAD - 1..end) else { return Ok(true) };
+        // An end that was not written, or of which the rest of a sector was not; RocksDB finds out what else it may be.
+        let Some(checked) = left.get(HEAD - 1..end).filter(|checked| *checked != [0]) else { return Ok(true) };
         let unmasked = u32::from_le_bytes([c0, c1, c2, c3]).wrapping_sub(0xA282_EAD8).rotate_left(15);
         if crc32c::crc32c(checked) != unmasked {
             return Ok(false);
