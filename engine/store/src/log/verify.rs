@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ravel_core::{
     graph::EventIndex,
     id::{EventId, RoomId},
-    room::{PersistEvent, Room},
+    room::{PersistEvent, Place, Room},
     state::{NodeIndex, NodeRecord},
 };
 
@@ -73,6 +73,8 @@ struct Expected {
     rooms: BTreeMap<u32, ExpectedRoom>,
     /// Rooms that were purged as a whole, which is not carried out yet.
     going: BTreeSet<u32>,
+    /// Outliers that have a place by their records: room, the entry that gives it, the event. What is left has no such entry.
+    placed: BTreeMap<(u32, u64), EventId>,
     /// By the keys of their records: the entry and the value, `None` if there is none any more.
     facts: BTreeMap<Bytes, Option<(u64, Bytes)>>,
 }
@@ -206,6 +208,11 @@ impl EventLog {
                 if !expected.going.contains(&number) {
                     self.compare_room(number, &mut expected, &mut at_the_end).await?;
                 }
+            }
+            for ((number, _), event_id) in &expected.placed {
+                let Some(room) = expected.rooms.get(number) else { continue };
+                let (room_id, event_id) = (room.room_id.clone(), Some(event_id.clone()));
+                at_the_end.push(Finding::Projection { room_id, event_id, what: "it has a place that no entry gives" });
             }
             self.compare_facts(&mut expected, &mut at_the_end).await?;
             self.compare_head(next, &mut at_the_end).await?;
@@ -341,6 +348,7 @@ impl EventLog {
         findings: &mut Vec<Finding>,
     ) -> Result<(), LogError> {
         let Some(room) = replay.room(number) else { return Ok(()) };
+        expected.placed.remove(&(number, entry.sequence));
         // The timeline has each event once, where it came.
         let sequence = entry.outlier.unwrap_or(entry.sequence);
         let event_id = &persist.event.event_id;
@@ -361,8 +369,10 @@ impl EventLog {
             self.stored(key::timeline(number, sequence), expected, findings).await?;
         let expected_timeline = TimelineRecord::of(persist, entry.sequence);
         match timeline {
-            // What an outlier was before it got its place is written over; the entry that gave that is compared.
-            Some(Some(timeline)) if timeline.placed > expected_timeline.placed => {}
+            // What an outlier was before it got its place is written over; the entry that gave that is to come, and is compared.
+            Some(Some(TimelineRecord { placed: Some(placed), .. })) if persist.place == Place::Outlier => {
+                expected.placed.insert((number, placed), event_id.clone());
+            }
             Some(None) => findings.push(find("it is missing in the timeline")),
             Some(Some(timeline)) => {
                 let verdict = |timeline: &TimelineRecord| (timeline.outcome, timeline.reason.clone());

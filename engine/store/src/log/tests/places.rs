@@ -189,6 +189,18 @@ fn a_place_that_is_lost_is_found() {
 }
 
 #[test]
+fn a_place_that_no_entry_gives_is_found() {
+    let late = Late::stored();
+    let key = key::timeline(0, 3);
+    let stored: Option<super::TimelineRecord> = block_on(late.store.get_record(key.clone())).unwrap();
+    super::write(&late.store, |batch| {
+        batch.put_record(key, &super::TimelineRecord { placed: Some(99), ..stored.unwrap() }).unwrap();
+    });
+    let expected = format!("!p:a, {}: it has a place that no entry gives", late.id(2));
+    assert_eq!(findings(&late.store), [expected]);
+}
+
+#[test]
 fn what_is_no_outlier_gets_no_place() {
     let late = Late::stored();
     let mut other = Late::new();
