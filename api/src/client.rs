@@ -14,7 +14,6 @@ use ravel_homeserver::accounts::{AccountError, DeviceError};
 use ruma::{OwnedUserId, api::error::ErrorKind};
 
 pub use self::authenticated::Authenticated;
-pub(crate) use self::rooms::Transactions;
 use crate::serve::{
     App,
     error::{MatrixError, MatrixResult},

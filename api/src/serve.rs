@@ -45,10 +45,7 @@ use self::{
     signing_key::SigningKeyError,
     tls::{Tls, TlsError},
 };
-use crate::{
-    client::Transactions,
-    database::{DatabaseName, OpenError},
-};
+use crate::database::{DatabaseName, OpenError};
 
 /// Why a server can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +104,6 @@ pub struct Shared {
     pub accounts: Accounts,
     /// Rooms.
     pub rooms: Rooms,
-    pub(crate) transactions: Transactions,
     /// Turns true when the server is told to stop: whoever waits for something answers then with what there is.
     stopping: watch::Receiver<bool>,
     metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
@@ -128,8 +124,8 @@ impl Shared {
         let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
         let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
         let rooms = Rooms::open(server_name, signing_key.clone(), log, clock.clone(), random).await;
-        let (rooms, transactions) = (rooms.map_err(ServeError::Rooms)?, Transactions::default());
-        Ok(Self { config, store, signing_key, clock, accounts, rooms, transactions, stopping, metrics })
+        let rooms = rooms.map_err(ServeError::Rooms)?;
+        Ok(Self { config, store, signing_key, clock, accounts, rooms, stopping, metrics })
     }
 
     /// Returns the server's name.

@@ -15,7 +15,6 @@ use ravel_homeserver::rooms::{ClientEvent, RoomsError};
 use ruma::{OwnedEventId, OwnedRoomId, api::error::ErrorKind, serde::Raw};
 use serde_json::value::to_raw_value;
 
-pub(crate) use self::send::Transactions;
 use crate::serve::{
     App,
     error::{MatrixError, MatrixResult},
@@ -32,7 +31,7 @@ impl From<RoomsError> for MatrixError {
             // What is not here and what is not to be seen look the same.
             RoomsError::NoSuchRoom | RoomsError::NotInRoom => Self::forbidden("you are not in this room"),
             RoomsError::NoSuchEvent => Self::not_found(error.to_string()),
-            RoomsError::Refused(_) | RoomsError::NotAccepted | RoomsError::NoChange => {
+            RoomsError::Refused(_) | RoomsError::NotAccepted | RoomsError::NoChange | RoomsError::MayNotRedact => {
                 Self::forbidden(error.to_string())
             }
             RoomsError::Invalid(_) => Self::bad_request(ErrorKind::BadJson, error.to_string()),

@@ -69,6 +69,18 @@ fn two_users_talk() {
     let state = server.get(&at("state"), Some(&bob)).ok();
     assert!(state.as_array().unwrap().iter().any(|event| event["content"]["topic"] == "talk"));
 
+    assert_eq!(server.get(&at("state/m.room.topic"), Some(&bob)).ok(), json!({ "topic": "talk" }));
+    assert_eq!(server.get(&at("state/m.room.topic/?format=event"), Some(&bob)).ok()["sender"], "@alice:example.org");
+    let own = server.get(&at("state/m.room.member/@bob:example.org"), Some(&bob)).ok();
+    assert_eq!(own["membership"], "join");
+    server.get(&at("state/m.room.nothing/"), Some(&bob)).fails(404, "M_NOT_FOUND");
+    // Bob may redact what he said, and nothing else.
+    let said = send(&alice, "4", "mine").ok()["event_id"].as_str().unwrap().to_owned();
+    put(&server, &bob, &at(&format!("redact/{said}/5")), &json!({})).fails(403, "M_FORBIDDEN");
+    put(&server, &bob, &at("redact/$nothing/6"), &json!({})).fails(404, "M_NOT_FOUND");
+    let said = send(&bob, "7", "mine").ok()["event_id"].as_str().unwrap().to_owned();
+    put(&server, &bob, &at(&format!("redact/{said}/8")), &json!({})).ok();
+
     let kick = json!({ "user_id": "@bob:example.org", "reason": "rude" });
     server.post(&at("kick"), Some(&bob), &json!({ "user_id": "@alice:example.org" })).fails(403, "M_FORBIDDEN");
     server.post(&at("ban"), Some(&alice), &kick).ok();
@@ -82,6 +94,34 @@ fn two_users_talk() {
     send(&alice, "3", "alone").ok();
     let state = server.get(&at("state"), Some(&bob));
     state.fails(403, "M_FORBIDDEN");
+}
+
+/// The second of a transaction may come while the first is under way.
+#[test]
+fn a_transaction_sends_once() {
+    let server = Server::open(&[]);
+    let alice = user(&server, "alice");
+    let room = create(&server, &alice, &json!({}));
+    let path = format!("v3/rooms/{room}/send/m.room.message/1");
+    let sent: Vec<Value> = std::thread::scope(|scope| {
+        let send = || put(&server, &alice, &path, &json!({ "body": "once" })).ok();
+        let all: Vec<_> = (0..20).map(|_| scope.spawn(send)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
+    let page = server.get(&format!("v3/rooms/{room}/messages?dir=b&limit=100"), Some(&alice)).ok();
+    assert_eq!(bodies(&page["chunk"]), ["once"]);
+}
+
+#[test]
+fn guests_look_after_nothing() {
+    let server = Server::open(&[("RAVEL_REGISTRATION__GUESTS", "true")]);
+    let alice = user(&server, "alice");
+    let room = create(&server, &alice, &json!({ "preset": "public_chat" }));
+    let guest =
+        server.post("v3/register?kind=guest", None, &json!({})).ok()["access_token"].as_str().unwrap().to_owned();
+    server.post("v3/createRoom", Some(&guest), &json!({})).fails(403, "M_GUEST_ACCESS_FORBIDDEN");
+    server.post(&format!("v3/rooms/{room}/join"), Some(&guest), &json!({})).fails(403, "M_GUEST_ACCESS_FORBIDDEN");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub use self::{
     verdict::{Check, Outcome, RecordedReason, Verdict},
 };
 use crate::{
-    event::{Content, Event},
+    event::{Content, Event, StateKey},
     event_auth::{
         AuthState, CitedAuthEvent, Refusal, StateLookup, can_redact_any, check_in_state, check_state_dependent,
         check_state_independent,
@@ -336,13 +336,24 @@ impl Room {
         without.into_iter().collect()
     }
 
-    /// Whether the current state allows an event that is to be sent from here; nothing changes.
+    /// Whether an event that was made here, and builds on where the room stands, would be accepted; nothing changes.
     ///
     /// # Errors
     ///
     /// The first rule that refuses it.
-    pub fn check(&self, event: &Event) -> Result<(), Refusal> {
+    pub fn check(&self, pdu: &VerifiedPdu) -> Result<(), Refusal> {
+        let event = pdu.event();
+        let auth_events: Vec<EventIndex> =
+            event.auth_events.iter().filter_map(|event_id| self.graph.index_of(event_id)).collect();
+        self.check_cited(pdu, &auth_events)?;
         check_state_dependent(self.rules(), event, &CurrentState(self))
+    }
+
+    /// Returns the keys at which the current state differs from an earlier state of this room. Costs what differs.
+    pub fn changed_keys(&self, before: &StateMap) -> Vec<StateKey> {
+        let mut changed = Vec::new();
+        conflicts(&self.graph, &[before, &self.current_state], &mut |key, _| changed.push(self.graph.state_key(key)));
+        changed
     }
 
     /// Returns the prev and auth events of an event that are not known, sorted, each once.
@@ -578,8 +589,15 @@ impl Room {
 
     /// Check 4: the rules about `auth_events`, and the others in the state that these events make up.
     fn check_auth_events(&self, view: EventsView<'_>, pdu: &VerifiedPdu, index: EventIndex) -> Result<(), Refusal> {
+        let auth_events = self.graph.auth_events(index);
+        self.check_cited(pdu, auth_events)?;
+        let create = self.graph.create();
+        check_in_state(self.graph.event(index), &mut AuthEventsAsState { view, auth_events, create })
+    }
+
+    /// The rules that look at the events that an event cites, and at no state.
+    fn check_cited(&self, pdu: &VerifiedPdu, auth_events: &[EventIndex]) -> Result<(), Refusal> {
         let graph = &self.graph;
-        let auth_events = graph.auth_events(index);
         let cited = auth_events.iter().map(|index| {
             let event = graph.event(*index);
             CitedAuthEvent {
@@ -592,8 +610,7 @@ impl Room {
         let cited: Vec<_> = cited.collect();
         let create = graph.create().map(|index| graph.event_id(index));
         let signed = pdu.authorising_user_signed();
-        check_state_independent(self.rules(), pdu.event(), signed, create.as_ref(), &cited)?;
-        check_in_state(graph.event(index), &mut AuthEventsAsState { view, auth_events, create: graph.create() })
+        check_state_independent(self.rules(), pdu.event(), signed, create.as_ref(), &cited)
     }
 
     /// Makes a judged event part of the room and says what is to be stored.

@@ -6,9 +6,11 @@
 mod create;
 mod error;
 mod members;
+mod progress;
 mod read;
 mod send;
 mod sync;
+mod transactions;
 
 use std::{
     collections::HashMap,
@@ -17,24 +19,25 @@ use std::{
 
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, object_to_canonical_bytes},
-    event::{Content, Event},
-    id::{EventId, RoomId, ServerName, UserId},
+    event::{Content, Event, event_type},
+    event_auth::can_redact_any_event,
+    id::{EventId, RoomId, ServerName},
     pdu::VerifiedPdu,
     room::{Effect, Outcome, PersistEvent, Receipt, Room},
     room_version::RoomVersionRules,
     signing::{SigningKey, hash_and_sign_event},
 };
 use ravel_store::{Durability, log::EventLog};
-use tokio::sync::watch;
 
-use self::members::LocalMembers;
 pub use self::{
     create::{CreateRoom, Preset},
     error::RoomsError,
     read::{ClientEvent, Messages, Visibility},
     send::{MembershipChange, SendEvent},
-    sync::{JoinedRoom, LeftRoom, Sync, SyncToken},
+    sync::{JoinedRoom, LeftRoom, MemberCounts, Sync, SyncToken},
+    transactions::Transaction,
 };
+use self::{members::LocalMembers, progress::Progress, transactions::Transactions};
 use crate::{clock::Clock, random::Random};
 
 /// The rooms of a server.
@@ -49,8 +52,8 @@ struct Inner {
     random: Arc<dyn Random>,
     open: Mutex<HashMap<RoomId, Arc<OpenRoom>>>,
     members: Mutex<LocalMembers>,
-    /// The length of the log, whenever it grew.
-    position: watch::Sender<u64>,
+    progress: Progress,
+    transactions: Transactions,
 }
 
 /// A room in memory, or the place for it.
@@ -98,30 +101,20 @@ impl Rooms {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, RoomsError> {
-        let (position, _) = watch::channel(log.len());
-        let (open, members) = (Mutex::default(), Mutex::default());
-        let rooms = Self(Arc::new(Inner { server_name, key, log, clock, random, open, members, position }));
-        for (room_id, _) in rooms.0.log.rooms() {
-            if let Some(room) = rooms.0.log.load_room(&room_id).await? {
-                rooms.0.members().update(&rooms.0.server_name, &room);
+        let mut members = LocalMembers::new(server_name.clone());
+        for (room_id, _) in log.rooms() {
+            if let Some(room) = log.load_room(&room_id).await? {
+                members.load(&room, log.len());
             }
         }
-        Ok(rooms)
+        let (open, members, transactions) = (Mutex::default(), Mutex::new(members), Transactions::default());
+        let progress = Progress::new(log.len());
+        Ok(Self(Arc::new(Inner { server_name, key, log, clock, random, open, members, progress, transactions })))
     }
 
-    /// Returns this server's name.
-    pub fn server_name(&self) -> &ServerName {
-        &self.0.server_name
-    }
-
-    /// Whether a user is of this server.
-    pub fn is_local(&self, user_id: &UserId) -> bool {
-        user_id.server_name() == self.0.server_name.as_str()
-    }
-
-    /// Returns the length of the log: where a sync that begins now goes on from.
+    /// Returns the place in the log before which all is known: where a sync that begins now goes on from.
     pub fn position(&self) -> u64 {
-        self.0.log.len()
+        self.0.progress.position()
     }
 
     /// Looks at a room.
@@ -135,7 +128,7 @@ impl Rooms {
             return Ok(look(room));
         }
         let mut slot = open.room.write().await;
-        Ok(look(self.0.loaded(room_id, &mut slot).await?))
+        Ok(look(self.0.loaded(room_id, &open, &mut slot).await?))
     }
 
     /// Changes a room: judges the events that `change` makes of it, and stores them before it returns.
@@ -144,30 +137,37 @@ impl Rooms {
     async fn write<T: Send + 'static>(
         &self,
         room_id: RoomId,
-        change: impl FnOnce(&Inner, &mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
+        change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
     ) -> Result<T, RoomsError> {
         let inner = Arc::clone(&self.0);
         let written = tokio::spawn(async move {
             let open = inner.open_room(&room_id);
             let mut slot = open.room.write().await;
-            inner.loaded(&room_id, &mut slot).await?;
+            inner.loaded(&room_id, &open, &mut slot).await?;
             inner.change(&mut slot, change).await
         });
         written.await.map_err(|_| RoomsError::Panicked)?
     }
 
-    /// Makes a room that is not there yet, by its first events.
+    /// Makes a room that is not there yet, by its first events: all of them, or there is no room.
     async fn begin<T: Send + 'static>(
         &self,
         room: Room,
-        change: impl FnOnce(&Inner, &mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
+        change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
     ) -> Result<T, RoomsError> {
         let inner = Arc::clone(&self.0);
         let written = tokio::spawn(async move {
-            let open = inner.open_room(room.room_id());
+            let room_id = room.room_id().clone();
+            let open = inner.open_room(&room_id);
             let mut slot = open.room.write().await;
             *slot = Some(LoadedRoom::new(room));
-            inner.change(&mut slot, change).await
+            let all_or_none = |writing: &mut Writing<'_>| change(writing).inspect_err(|_| writing.events.clear());
+            let made = inner.change(&mut slot, all_or_none).await;
+            if made.is_err() {
+                *slot = None;
+                inner.forget(&room_id, &open);
+            }
+            made
         });
         written.await.map_err(|_| RoomsError::Panicked)?
     }
@@ -189,9 +189,19 @@ impl Inner {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the place of a room that is not there away. Not while others have it: there is to be one place for a room, ever.
+    fn forget(&self, room_id: &RoomId, place: &Arc<OpenRoom>) {
+        const MAP_AND_CALLER: usize = 2;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::strong_count(place) == MAP_AND_CALLER {
+            open.remove(room_id);
+        }
+    }
+
     async fn loaded<'s>(
         &self,
         room_id: &RoomId,
+        place: &Arc<OpenRoom>,
         slot: &'s mut Option<LoadedRoom>,
     ) -> Result<&'s mut LoadedRoom, RoomsError> {
         if slot.is_none() {
@@ -199,7 +209,7 @@ impl Inner {
         }
         if slot.is_none() {
             // Nobody is to fill the memory by asking for rooms that are not there.
-            self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(room_id);
+            self.forget(room_id, place);
         }
         slot.as_mut().ok_or(RoomsError::NoSuchRoom)
     }
@@ -208,13 +218,15 @@ impl Inner {
     async fn change<T>(
         &self,
         slot: &mut Option<LoadedRoom>,
-        change: impl FnOnce(&Self, &mut Writing<'_>) -> Result<T, RoomsError>,
+        change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError>,
     ) -> Result<T, RoomsError> {
         let Some(loaded) = slot.as_mut() else { return Err(RoomsError::NoSuchRoom) };
+        let before = loaded.room.current_state().map().clone();
         let mut writing = Writing { inner: self, room: &mut loaded.room, events: Vec::new() };
-        let changed = change(self, &mut writing);
+        let changed = change(&mut writing);
         let events = writing.events;
         let room = &loaded.room;
+        let _under_way = self.progress.begin(|| self.log.len());
         // What was judged before something else failed is in the room already.
         let stored = match events.is_empty() {
             true => Ok(()),
@@ -227,11 +239,10 @@ impl Inner {
             return changed;
         }
         if !events.is_empty() {
-            self.members().update(&self.server_name, room);
+            self.members().change(room, &room.changed_keys(&before), self.log.len());
             let redactions = events.iter().filter(|event| event.outcome == Outcome::Accepted);
             let redactions = redactions.filter_map(|it| Some((target(&it.event)?, it.event.event_id.clone())));
             loaded.redacted_by.extend(redactions);
-            self.position.send_replace(self.log.len());
         }
         changed
     }
@@ -253,9 +264,23 @@ impl Writing<'_> {
     /// `Refused` if the room's state does not allow it; nothing changes then.
     fn take(&mut self, event: CanonicalJsonObject) -> Result<VerifiedPdu, RoomsError> {
         let pdu = self.inner.sign(event, self.room.rules())?;
-        self.room.check(pdu.event())?;
+        self.room.check(&pdu)?;
+        self.check_redaction(pdu.event())?;
         self.take_signed(&pdu)?;
         Ok(pdu)
+    }
+
+    /// What the rules leave to the sender's server: they let any user of a server redact the events of all others there.
+    fn check_redaction(&self, redaction: &Event) -> Result<(), RoomsError> {
+        let Some(target) = target(redaction) else { return Ok(()) };
+        let (room, state) = (&*self.room, self.room.current_state());
+        let event = room.event(&target).ok_or(RoomsError::NoSuchEvent)?;
+        let held = |event_type: &str| room.event(&state.get(event_type, "")?).map(|event| &**event);
+        let create = held(event_type::CREATE).ok_or(RoomsError::NoSuchRoom)?;
+        let power_levels = held(event_type::POWER_LEVELS);
+        let sender = &redaction.sender;
+        let may = event.sender == *sender || can_redact_any_event(room.rules(), create, power_levels, sender.as_str());
+        if may { Ok(()) } else { Err(RoomsError::MayNotRedact) }
     }
 
     /// Makes an event that was signed here part of the room.

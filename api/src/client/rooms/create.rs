@@ -31,6 +31,7 @@ async fn create(
     sender: Authenticated,
     request: Ruma<create_room::Request>,
 ) -> MatrixResult<RumaResponse<create_room::Response>> {
+    sender.no_guest()?;
     let request = request.request;
     let version = match &request.room_version {
         Some(version) => version.as_str(),

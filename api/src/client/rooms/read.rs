@@ -1,17 +1,20 @@
 //! Reading rooms.
 
-use axum::{Router, extract::State};
+use axum::{Json, Router, extract::State, routing::get};
 use ravel_homeserver::rooms::SyncToken;
 use ruma::{
     api::{
         Direction,
         client::{
-            message::get_message_events::v3 as messages, room::get_room_event::v3 as room_event,
-            state::get_state_events::v3 as state,
+            message::get_message_events::v3 as messages,
+            room::get_room_event::v3 as room_event,
+            state::{get_state_event_for_key::v3 as state_event, get_state_events::v3 as state},
         },
     },
     serde::Raw,
 };
+
+use serde_json::Value;
 
 use super::{event_id, raw, room_id};
 use crate::{
@@ -28,6 +31,12 @@ pub(super) fn routes() -> Router<App> {
         .ruma::<messages::Request, _, _>(get_messages)
         .ruma::<room_event::Request, _, _>(get_event)
         .ruma::<state::Request, _, _>(get_state)
+        .ruma::<state_event::Request, _, _>(get_state_event)
+        // Where the state key is empty, "the trailing slash on this endpoint is optional"; ruma's paths have a state key.
+        .route("/_matrix/client/r0/rooms/{room_id}/state/{event_type}", get(get_state_event))
+        .route("/_matrix/client/r0/rooms/{room_id}/state/{event_type}/", get(get_state_event))
+        .route("/_matrix/client/v3/rooms/{room_id}/state/{event_type}", get(get_state_event))
+        .route("/_matrix/client/v3/rooms/{room_id}/state/{event_type}/", get(get_state_event))
 }
 
 /// Source: client-server API, "GET /_matrix/client/v3/rooms/{roomId}/messages".
@@ -73,4 +82,17 @@ async fn get_state(
 ) -> MatrixResult<RumaResponse<state::Response>> {
     let state = app.rooms.state(&room_id(&request.room_id)?, &sender.user_id).await?;
     Ok(RumaResponse(state::Response::new(raw(state)?)))
+}
+
+/// Source: client-server API, "GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}".
+async fn get_state_event(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<state_event::Request>,
+) -> MatrixResult<Json<Value>> {
+    let (room_id, event_type) = (room_id(&request.room_id)?, request.event_type.to_string());
+    let event = app.rooms.state_event(&room_id, &sender.user_id, &event_type, &request.state_key).await?;
+    let whole = request.format == state_event::StateEventFormat::Event;
+    let json = if whole { Value::Object(event.json) } else { event.json.get("content").cloned().unwrap_or_default() };
+    Ok(Json(json))
 }

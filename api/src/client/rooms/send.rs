@@ -1,12 +1,7 @@
 //! Sending events.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
-};
-
 use axum::{Router, extract::State, routing::put};
-use ravel_core::{canonical_json::CanonicalJsonObject, id::EventId};
+use ravel_core::canonical_json::CanonicalJsonObject;
 use ravel_homeserver::rooms::SendEvent;
 use ruma::api::client::{message::send_message_event, redact::redact_event, state::send_state_event};
 
@@ -32,41 +27,6 @@ pub(super) fn routes() -> Router<App> {
         .route("/_matrix/client/v3/rooms/{room_id}/state/{event_type}/", put(set))
 }
 
-/// What became of the newest transactions of devices, so that a request that is sent again sends nothing again.
-#[derive(Debug, Default)]
-pub(crate) struct Transactions(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    events: HashMap<Transaction, EventId>,
-    /// In the order in which they came.
-    order: VecDeque<Transaction>,
-}
-
-/// User, device, what is sent to, and the transaction id.
-type Transaction = [String; 4];
-
-/// How many transactions are kept.
-const TRANSACTIONS_MAX: usize = 20_000;
-
-impl Transactions {
-    fn get(&self, transaction: &Transaction) -> Option<EventId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).events.get(transaction).cloned()
-    }
-
-    fn put(&self, transaction: Transaction, event_id: EventId) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.events.insert(transaction.clone(), event_id).is_none() {
-            known.order.push_back(transaction);
-        }
-        if known.order.len() > TRANSACTIONS_MAX
-            && let Some(oldest) = known.order.pop_front()
-        {
-            known.events.remove(&oldest);
-        }
-    }
-}
-
 /// Sends an event once for each transaction id of a device.
 async fn once(
     app: &App,
@@ -76,14 +36,8 @@ async fn once(
     transaction_id: &ruma::TransactionId,
     event: SendEvent,
 ) -> MatrixResult<ruma::OwnedEventId> {
-    let device = sender.device_id.to_string();
-    let transaction = [sender.user_id.to_string(), device, to, transaction_id.to_string()];
-    if let Some(sent) = app.transactions.get(&transaction) {
-        return ruma_event_id(&sent);
-    }
-    let sent = app.rooms.send(&room_id(room)?, &sender.user_id, event).await?;
-    app.transactions.put(transaction, sent.clone());
-    ruma_event_id(&sent)
+    let transaction = [sender.user_id.to_string(), sender.device_id.to_string(), to, transaction_id.to_string()];
+    ruma_event_id(&app.rooms.send_once(&room_id(room)?, &sender.user_id, &transaction, event).await?)
 }
 
 /// Source: client-server API, "PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}".
@@ -104,6 +58,7 @@ async fn set(
     sender: Authenticated,
     request: Ruma<send_state_event::v3::Request>,
 ) -> MatrixResult<RumaResponse<send_state_event::v3::Response>> {
+    sender.no_guest()?;
     let (event_type, state_key) = (request.event_type.to_string(), Some(request.state_key.clone()));
     let event = SendEvent { event_type, state_key, content: content(&request.request.body)?, redacts: None };
     let sent = app.rooms.send(&room_id(&request.room_id)?, &sender.user_id, event).await?;
@@ -116,6 +71,7 @@ async fn redact(
     sender: Authenticated,
     request: Ruma<redact_event::v3::Request>,
 ) -> MatrixResult<RumaResponse<redact_event::v3::Response>> {
+    sender.no_guest()?;
     let reason = request.reason.clone().map(|reason| ("reason".into(), reason.into()));
     let event = SendEvent {
         event_type: "m.room.redaction".to_owned(),

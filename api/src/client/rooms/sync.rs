@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{Json, Router, extract::State};
-use ravel_homeserver::rooms::{ClientEvent, JoinedRoom, Sync, SyncToken};
+use ravel_homeserver::rooms::{ClientEvent, JoinedRoom, MemberCounts, Sync, SyncToken};
 use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3 as sync_events};
 use serde_json::{Map, Value, json};
 
@@ -88,11 +88,9 @@ fn joined(room: JoinedRoom) -> Value {
     if let (Some(prev_batch), Some(timeline)) = (room.prev_batch, timeline.as_object_mut()) {
         timeline.insert("prev_batch".to_owned(), prev_batch.to_string().into());
     }
-    json!({
-        "timeline": timeline,
-        "state": { "events": in_room(room.state) },
-        "summary": { "m.joined_member_count": room.joined_members, "m.invited_member_count": room.invited_members },
-    })
+    let counts = |members: MemberCounts| json!({ "m.joined_member_count": members.joined, "m.invited_member_count": members.invited });
+    let summary = room.members.map_or_else(|| json!({}), counts);
+    json!({ "timeline": timeline, "state": { "events": in_room(room.state) }, "summary": summary })
 }
 
 /// Events below a room say nothing of which one.

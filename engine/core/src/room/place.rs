@@ -47,11 +47,6 @@ pub enum Place {
     },
 }
 
-impl Place {
-    /// The place of an event whose prev events are all known.
-    pub const FOLLOWS: Self = Self::Placed { arrival: Arrival::New, given_state: None, was_outlier: false };
-}
-
 impl Room {
     /// Takes in an event of a state or an auth chain that another server gave. It is judged by its auth events (check 4), and has no
     /// states: what builds on it has to be [given one](Self::handle).

@@ -78,21 +78,9 @@ impl Rooms {
         let create = self.create_event(creator, &wanted)?;
         let room = Room::new(create.event().room_id.clone(), wanted.room_version.rules());
         let room_id = room.room_id().clone();
-        let (creator, of_room) = (creator.clone(), room_id.clone());
-        let made = self
-            .begin(room, move |_, writing| {
-                let made = writing.make(&create, &creator, wanted);
-                if made.is_err() {
-                    // A room that lacks some of its first events would be nobody's wish.
-                    writing.events.clear();
-                }
-                made
-            })
-            .await;
-        if made.is_err() {
-            self.0.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&of_room);
-        }
-        made.map(|()| room_id)
+        let creator = creator.clone();
+        self.begin(room, move |writing| writing.make(&create, &creator, wanted)).await?;
+        Ok(room_id)
     }
 
     fn create_event(&self, creator: &UserId, wanted: &CreateRoom) -> Result<VerifiedPdu, RoomsError> {

@@ -17,6 +17,8 @@ pub enum RoomsError {
     Refused(#[from] Refusal),
     #[error("the room took the event and did not accept it")]
     NotAccepted,
+    #[error("the user may not redact this event")]
+    MayNotRedact,
     #[error("it would be no valid event: {0}")]
     Invalid(#[from] PduError),
     #[error("it can't be signed: {0}")]

@@ -8,7 +8,7 @@ use ravel_core::{
     room::NewEvent,
 };
 
-use super::{Rooms, RoomsError, Writing};
+use super::{Rooms, RoomsError, Transaction, Writing};
 use crate::random::random_text;
 
 /// An event that a user sends.
@@ -43,7 +43,28 @@ impl Rooms {
     /// `NoSuchRoom`, `Refused`, `Invalid`.
     pub async fn send(&self, room_id: &RoomId, sender: &UserId, event: SendEvent) -> Result<EventId, RoomsError> {
         let sender = sender.clone();
-        self.write(room_id.clone(), move |_, writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
+        self.write(room_id.clone(), move |writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
+    }
+
+    /// Sends an event once for each transaction: again, it returns the id of the event that was sent. Transactions are forgotten by a
+    /// restart, and the oldest once there are 20,000.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); then the transaction can be tried again.
+    pub async fn send_once(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        transaction: &Transaction,
+        event: SendEvent,
+    ) -> Result<EventId, RoomsError> {
+        let sent = self.0.transactions.of(transaction);
+        let (rooms, room_id, sender) = (self.clone(), room_id.clone(), sender.clone());
+        // To its end, even if nobody waits for it any more.
+        let sending =
+            tokio::spawn(async move { sent.get_or_try_init(|| rooms.send(&room_id, &sender, event)).await.cloned() });
+        sending.await.map_err(|_| RoomsError::Panicked)?
     }
 
     /// Changes a membership: joining, inviting, leaving, kicking, banning, unbanning, knocking.
@@ -58,7 +79,7 @@ impl Rooms {
         change: MembershipChange,
     ) -> Result<EventId, RoomsError> {
         let sender = sender.clone();
-        self.write(room_id.clone(), move |_, writing| writing.change_membership(&sender, change)).await
+        self.write(room_id.clone(), move |writing| writing.change_membership(&sender, change)).await
     }
 }
 

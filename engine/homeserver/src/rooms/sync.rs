@@ -53,10 +53,17 @@ pub struct JoinedRoom {
     pub prev_batch: Option<SyncToken>,
     /// What changed of the state before the timeline since the last sync; all of it if there was none.
     pub state: Vec<ClientEvent>,
-    /// How many are in the room.
-    pub joined_members: usize,
-    /// How many are invited.
-    pub invited_members: usize,
+    /// How many members there are; `None` if there is no member event among these.
+    pub members: Option<MemberCounts>,
+}
+
+/// How many members a room has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberCounts {
+    /// Who are in it.
+    pub joined: usize,
+    /// Who are invited.
+    pub invited: usize,
 }
 
 /// A room that the user left.
@@ -81,12 +88,13 @@ impl Rooms {
         timeline_limit: usize,
         timeout: Duration,
     ) -> Result<Sync, RoomsError> {
-        let mut position = self.0.position.subscribe();
-        let clock = self.0.clock.clone();
-        let mut timeout = clock.sleep(timeout);
+        let mut position = self.0.progress.subscribe();
+        let mut timeout = self.0.clock.sleep(timeout);
         loop {
             let now = *position.borrow_and_update();
-            let sync = self.sync_to(user, since, now, timeline_limit).await?;
+            let has_news = since.is_none_or(|since| self.0.members().has_news_from(user, since.0));
+            let nothing = Sync { next: Some(SyncToken(now)), ..Sync::default() };
+            let sync = if has_news { self.sync_to(user, since, now, timeline_limit).await? } else { nothing };
             if since.is_none() || !sync.is_empty() {
                 return Ok(sync);
             }
@@ -160,23 +168,16 @@ impl Rooms {
         let first = page.iter().find(|event| !event.is_outlier);
         let prev_batch = first.map(|first| SyncToken(first.sequence));
         let first = first.map(|first| first.event_id.clone());
-        let (state, joined_members, invited_members) = self
-            .read(room_id, |loaded| {
-                let room = &loaded.room;
-                let state = changed_state(room, before.as_ref().filter(|_| since.is_some()), first.as_ref());
-                let count = |wanted| {
-                    let members = room.current_state().iter();
-                    let members = members.filter(|(key, _)| *key.event_type == *event_type::MEMBER);
-                    members
-                        .filter(|(_, id)| room.event(id).and_then(|event| event.membership()) == Some(wanted))
-                        .count()
-                };
-                (state, count(Membership::Join), count(Membership::Invite))
-            })
-            .await?;
+        let before = before.as_ref().filter(|_| since.is_some());
+        let state = self.read(room_id, |loaded| changed_state(&loaded.room, before, first.as_ref())).await?;
         let timeline = self.visible(room_id, user, page).await?;
         let state = self.events_by_id(room_id, state).await?;
-        Ok(JoinedRoom { timeline, limited, prev_batch, state, joined_members, invited_members })
+        let is_member = |event: &ClientEvent| event.json.get("type").is_some_and(|kind| kind == event_type::MEMBER);
+        let members = match timeline.iter().chain(&state).any(is_member) {
+            true => Some(self.read(room_id, |loaded| MemberCounts::of(&loaded.room)).await?),
+            false => None,
+        };
+        Ok(JoinedRoom { timeline, limited, prev_batch, state, members })
     }
 
     async fn member_event(&self, room_id: &RoomId, user: &UserId) -> Result<Option<ClientEvent>, RoomsError> {
@@ -195,6 +196,20 @@ impl Rooms {
         });
         let ids = ids.await?;
         self.events_by_id(room_id, ids).await
+    }
+}
+
+impl MemberCounts {
+    fn of(room: &Room) -> Self {
+        let mut counts = Self::default();
+        for (_, id) in room.current_state().iter().filter(|(key, _)| *key.event_type == *event_type::MEMBER) {
+            match room.event(&id).and_then(|event| event.membership()) {
+                Some(Membership::Join) => counts.joined += 1,
+                Some(Membership::Invite) => counts.invited += 1,
+                _ => {}
+            }
+        }
+        counts
     }
 }
 

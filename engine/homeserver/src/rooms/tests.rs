@@ -20,7 +20,7 @@ use ravel_core::{
 use ravel_store::{MemoryStore, log::EventLog};
 use serde_json::json;
 
-use super::{ClientEvent, CreateRoom, MembershipChange, Preset, Rooms, RoomsError, SendEvent, SyncToken};
+use super::{ClientEvent, CreateRoom, MemberCounts, MembershipChange, Preset, Rooms, RoomsError, SendEvent, SyncToken};
 use crate::{clock::Clock, random::OsRandom};
 
 /// Moves on by a second whenever it is looked at, and never waits.
@@ -164,13 +164,22 @@ async fn what_a_room_does_not_allow_is_refused_and_changes_nothing() {
     assert!(matches!(hidden, Err(RoomsError::NotInRoom)));
     assert_eq!(rooms.position(), before);
     say(&rooms, &room_id, "alice", "hi").await.unwrap();
+    // A join that another server would have to allow is not stored as a rejected event.
+    let public = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
+    let before = rooms.position();
+    let content = object(r#"{"join_authorised_via_users_server":"@alice:b"}"#);
+    let change = MembershipChange { target: user("bob"), membership: Membership::Join, content };
+    refused(rooms.change_membership(&public, &user("bob"), change).await);
+    assert_eq!(rooms.position(), before);
     // A room of which a first event is refused is not there at all.
     let mut wanted = wanted(RoomVersion::V11, Preset::PrivateChat);
     wanted.power_level_content_override = object(r#"{"events":{"m.room.name":200}}"#);
     let length = rooms.position();
     let refused = rooms.create(&user("alice"), wanted).await;
     assert!(matches!(refused, Err(RoomsError::Refused(_))), "{refused:?}");
-    assert_eq!((rooms.position(), rooms.joined_rooms(&user("alice"))), (length, vec![room_id]));
+    let mut joined = vec![room_id, public];
+    joined.sort_unstable();
+    assert_eq!((rooms.position(), rooms.joined_rooms(&user("alice"))), (length, joined));
 }
 
 #[tokio::test]
@@ -232,7 +241,7 @@ async fn a_sync_tells_what_is_new() {
     let first = rooms.sync(&user("alice"), None, 3, none).await.unwrap();
     let joined = &first.joined[&room_id];
     assert_eq!(told(&joined.timeline), ["history_visibility", "guest_access", "name"]);
-    assert_eq!((joined.limited, joined.joined_members), (true, 1));
+    assert_eq!((joined.limited, joined.members), (true, Some(MemberCounts { joined: 1, invited: 0 })));
     let mut state = told(&joined.state);
     state.sort();
     assert_eq!(state, ["create", "join_rules", "member@alice:a", "power_levels"]);
