@@ -27,7 +27,7 @@ use rocksdb::{
     Error, ErrorKind, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
-use self::files::{cut_torn_manifest, is_manifest_sound, links_logs, name_existing_manifest};
+use self::files::{links_logs, mend_manifest, name_existing_manifest};
 use crate::{
     committer::{Committer, Writer},
     queue_bound::COMMIT_QUEUE_BYTES,
@@ -234,14 +234,11 @@ impl Db {
     /// a hole between two of its files, it is first found out, without a change to any file, whether what lies before it holds all
     /// that was acknowledged.
     fn open(path: &Path, options: &RocksDbOptions, synced: Option<u64>) -> Result<Self, StoreError> {
-        let failed = |error| StoreError::from_io(Operation::Open, error);
-        if !is_manifest_sound(path).map_err(failed)? && !cut_torn_manifest(path).map_err(failed)? {
-            return Err(damaged_manifest());
+        if !mend_manifest(path).map_err(|error| StoreError::from_io(Operation::Open, error))? {
+            let expected = "a manifest of RocksDB as it wrote it";
+            return Err(StoreError::Corrupt { keyspace: None, key: None, expected, source: None });
         }
-        let mut opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
-        if matches!(opened, Err(StoreError::Corrupt { .. })) && cut_torn_manifest(path).map_err(failed)? {
-            opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
-        }
+        let opened = Self::open_files(path, options, DBRecoveryMode::TolerateCorruptedTailRecords);
         let db = match opened {
             Err(damage @ StoreError::Corrupt { .. }) => {
                 if options.lost_commits == LostCommits::Refuse {
@@ -544,10 +541,6 @@ pub fn engine_options(path: &Path, options: &RocksDbOptions) -> Result<(Options,
     // On all levels: files of keys that only ascend, as in the log, are moved down as they were written first.
     family.set_compression_type(DBCompressionType::Zstd);
     Ok((db, family))
-}
-
-fn damaged_manifest() -> StoreError {
-    StoreError::Corrupt { keyspace: None, key: None, expected: "a manifest of RocksDB as it wrote it", source: None }
 }
 
 fn store_error(operation: Operation, error: Error) -> StoreError {

@@ -49,81 +49,85 @@ pub(super) fn name_existing_manifest(data: &Path, is_anything_acknowledged: bool
     Ok(())
 }
 
-/// Cuts off the end of the manifest if a part of it never reached the disk, and returns whether it did.
+/// Cuts off the end of the manifest if a part of it never reached the disk. Returns whether what there is is as RocksDB wrote it:
+/// it reads some manifests with a flipped bit for ever.
 ///
 /// What was written to the manifest and not synced may have made the file longer, with zeros where its data is not. Nothing that is
-/// synced has a sector of zeros, and no flipped bit makes one; so what is cut off was never synced, and nothing depends on it.
-pub(super) fn cut_torn_manifest(data: &Path) -> io::Result<bool> {
-    let Ok(named) = fs::read_to_string(data.join("CURRENT")) else { return Ok(false) };
+/// synced has them in such places, and no flipped bit makes them; so what is cut off was never synced, and nothing depends on it.
+pub(super) fn mend_manifest(data: &Path) -> io::Result<bool> {
+    // RocksDB says what is wrong, if anything is.
+    let Ok(named) = fs::read_to_string(data.join("CURRENT")) else { return Ok(true) };
     let path = data.join(named.trim_end());
-    let Ok(manifest) = fs::read(&path) else { return Ok(false) };
-    let Some(end) = sound_end(&manifest) else { return Ok(false) };
-    let file = OpenOptions::new().write(true).open(&path)?;
-    file.set_len(end as u64)?;
-    file.sync_all()?;
-    Ok(true)
+    let Ok(manifest) = fs::read(&path) else { return Ok(true) };
+    match condition(&manifest) {
+        Condition::Sound => Ok(true),
+        Condition::Torn { sound_end } => {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(sound_end as u64)?;
+            file.sync_all()?;
+            Ok(true)
+        }
+        Condition::Damaged => Ok(false),
+    }
 }
 
-/// Whether the pieces of records in the manifest have the checksums that they say, up to an unfinished end.
-///
-/// RocksDB reads some manifests with a flipped bit for ever.
-pub(super) fn is_manifest_sound(data: &Path) -> io::Result<bool> {
-    let Ok(named) = fs::read_to_string(data.join("CURRENT")) else { return Ok(true) };
-    let Ok(manifest) = fs::read(data.join(named.trim_end())) else { return Ok(true) };
-    let mut at = 0;
+/// How a manifest is.
+enum Condition {
+    /// Each record has its checksum, up to an unfinished end, which RocksDB drops.
+    Sound,
+    /// The record that begins here was never written whole.
+    Torn { sound_end: usize },
+    /// Something else is wrong.
+    Damaged,
+}
+
+/// The file is in blocks of 32 KiB; a record is whole or in pieces, none of which crosses blocks: a checksum (4 bytes, masked CRC32C of type
+/// and data), a length (2, little-endian), a type (whole, first, middle, last), the data.
+fn condition(manifest: &[u8]) -> Condition {
+    const BLOCK: usize = 32 * 1024;
+    const HEAD: usize = 7;
+    const MIDDLE: u8 = 3;
+    const LAST: u8 = 4;
+    let (mut at, mut record) = (0, 0);
     while let Some(left) = manifest.get(at..).filter(|left| !left.is_empty()) {
         let left_in_block = BLOCK - at % BLOCK;
         if left_in_block < HEAD {
             at += left_in_block;
             continue;
         }
-        let Some([c0, c1, c2, c3, low, high, ..]) = left.first_chunk::<HEAD>().copied() else { return Ok(true) };
-        let end = HEAD + usize::from(u16::from_le_bytes([low, high]));
-        // An end that was not written, or of which the rest of a sector was not; RocksDB finds out what else it may be.
-        let Some(checked) = left.get(HEAD - 1..end).filter(|checked| *checked != [0]) else { return Ok(true) };
-        let unmasked = u32::from_le_bytes([c0, c1, c2, c3]).wrapping_sub(0xA282_EAD8).rotate_left(15);
-        if crc32c::crc32c(checked) != unmasked {
-            return Ok(false);
-        }
-        at += end;
-    }
-    Ok(true)
-}
-
-/// Files of records are in blocks of this size.
-const BLOCK: usize = 32 * 1024;
-/// Before each piece of a record: checksum, length, type.
-const HEAD: usize = 7;
-
-/// Returns where the record begins that the first sector of zeros is in, if there is one.
-///
-/// The file is in blocks of 32 KiB; a record is whole or in pieces, none of which crosses blocks: a checksum (4 bytes), a length (2, little-
-/// endian), a type (whole, first, middle, last), the data.
-fn sound_end(manifest: &[u8]) -> Option<usize> {
-    const WHOLE: u8 = 1;
-    const FIRST: u8 = 2;
-    let is_zeros = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
-    let zeros_at = manifest.chunks(SECTOR).position(is_zeros)? * SECTOR;
-    let (mut at, mut record) = (0, 0);
-    while at < zeros_at {
-        let left_in_block = BLOCK - at % BLOCK;
-        if left_in_block < HEAD {
-            at += left_in_block;
-            continue;
-        }
-        let head = manifest.get(at..at + HEAD)?;
-        let [_, _, _, _, low, high, kind] = *head else { return None };
-        if matches!(kind, WHOLE | FIRST) {
+        let Some([c0, c1, c2, c3, low, high, kind]) = left.first_chunk::<HEAD>().copied() else { break };
+        if !matches!(kind, MIDDLE | LAST) {
             record = at;
         }
-        let end = at + HEAD + usize::from(u16::from_le_bytes([low, high]));
-        if end > zeros_at {
-            return Some(record);
+        let len = HEAD + usize::from(u16::from_le_bytes([low, high]));
+        let unmasked = u32::from_le_bytes([c0, c1, c2, c3]).wrapping_sub(0xA282_EAD8).rotate_left(15);
+        let whole = left.get(..len);
+        if whole.and_then(|piece| piece.get(HEAD - 1..)).is_some_and(|checked| crc32c::crc32c(checked) == unmasked) {
+            at += len;
+            continue;
         }
-        at = end;
+        return match whole {
+            _ if was_never_written(manifest, at, at + len) => Condition::Torn { sound_end: record },
+            Some(_) => Condition::Damaged,
+            None => Condition::Sound,
+        };
     }
-    Some(at)
+    Condition::Sound
 }
+
+/// Whether a piece that is expected at a place of the file reaches into a sector of zeros, or begins with zeros up to the next sector.
+fn was_never_written(manifest: &[u8], at: usize, end: usize) -> bool {
+    let is_zeros = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+    let border = (at + 1).next_multiple_of(SECTOR);
+    let beginning = manifest.get(at..border.min(end)).unwrap_or_default();
+    let sectors =
+        manifest.get(border..).unwrap_or_default().chunks(SECTOR).take(end.saturating_sub(border).div_ceil(SECTOR));
+    // A byte may be zero by chance, or a few at the end of the file.
+    (beginning.len() > 1 && is_zeros(beginning)) || sectors.filter(|sector| sector.len() >= BY_CHANCE_MAX).any(is_zeros)
+}
+
+/// So many zeros at the end of a file are not by chance.
+const BY_CHANCE_MAX: usize = 8;
 
 /// The smallest piece that a disk writes as a whole.
 const SECTOR: usize = 512;

@@ -324,10 +324,31 @@ fn the_end_of_a_manifest_that_never_reached_the_disk_is_cut_off() {
         torn.resize(border.max(torn.len().next_multiple_of(512)), 7);
         torn.resize(torn.len() + zeros, 0);
         fs::write(&manifest, &torn).unwrap();
-        assert!(files::cut_torn_manifest(&data).unwrap());
+        assert!(files::mend_manifest(&data).unwrap());
         assert!(fs::read(&manifest).unwrap() == content);
-        assert!(!files::cut_torn_manifest(&data).unwrap(), "and no further");
+        assert!(files::mend_manifest(&data).unwrap());
+        assert!(fs::read(&manifest).unwrap() == content, "and no further");
     }
+    // One whose first bytes are at the end of a sector, as it was before, and are not there.
+    let mut torn = content.clone();
+    let padding = border + 512 - 3 - content.len();
+    let data_of_padding = vec![7; padding - 7];
+    let checksum = crc32c::crc32c(&[&[1], &data_of_padding[..]].concat()).rotate_right(15).wrapping_add(0xA282_EAD8);
+    torn.extend_from_slice(&checksum.to_le_bytes());
+    torn.extend_from_slice(&((padding - 7) as u16).to_le_bytes());
+    torn.push(1);
+    torn.extend_from_slice(&data_of_padding);
+    let sound = torn.clone();
+    torn.extend_from_slice(&[0, 0, 0, 9, 50, 0, 1]);
+    torn.extend_from_slice(&[7; 50]);
+    fs::write(&manifest, &torn).unwrap();
+    assert!(files::mend_manifest(&data).unwrap());
+    assert!(fs::read(&manifest).unwrap() == sound);
+    torn[sound.len()] = 8;
+    fs::write(&manifest, &torn).unwrap();
+    assert!(!files::mend_manifest(&data).unwrap(), "that is damage");
+    assert!(fs::read(&manifest).unwrap() == torn);
+    fs::write(&manifest, &content).unwrap();
     assert_eq!(count_items(&RocksDbBuilder::open(&place).unwrap()), 20);
 }
 
