@@ -17,6 +17,7 @@ mod layers;
 mod listener;
 mod logs;
 mod metrics;
+mod network;
 mod routes;
 mod signals;
 mod tls;
@@ -29,13 +30,14 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use ravel_core::{id::ServerName, signing::SigningKey};
 use ravel_homeserver::{
-    accounts::{Accounts, AccountsConfig},
+    accounts::Accounts,
     clock::{Clock, SystemClock},
+    homeserver::{Homeserver, HomeserverConfig},
     random::OsRandom,
-    rooms::Rooms,
+    rooms::{Rooms, ToSend},
 };
 use ravel_store::{Store, log::EventLog};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     config::{Backend, Config, ConfigError},
@@ -63,6 +65,8 @@ pub enum ServeError {
     Database(#[from] OpenError),
     #[error("the database can't be used: {0}")]
     EventLog(#[source] ravel_store::log::LogError),
+    #[error("other servers can't be reached: {0}")]
+    Network(#[from] network::NetworkConfigError),
     #[error("the rooms can't be loaded: {0}")]
     Rooms(#[source] ravel_homeserver::rooms::RoomsError),
     #[error("{key} = \"{address}\" can't be used: {source}")]
@@ -104,6 +108,8 @@ pub struct Shared {
     pub accounts: Accounts,
     /// Rooms.
     pub rooms: Rooms,
+    /// All of the server that is not HTTP.
+    pub homeserver: Homeserver,
     /// Turns true when the server is told to stop: whoever waits for something answers then with what there is.
     stopping: watch::Receiver<bool>,
     metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
@@ -116,16 +122,21 @@ impl Shared {
         signing_key: SigningKey,
         stopping: watch::Receiver<bool>,
         metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
-    ) -> Result<Self, ServeError> {
+    ) -> Result<(Self, mpsc::Receiver<ToSend>), ServeError> {
         let (clock, random): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::new(OsRandom));
         let log = Arc::new(EventLog::open(store.clone()).await.map_err(ServeError::EventLog)?);
-        let server_name = config.server_name.0.clone();
-        let cheap_password_hashes = config.registration.cheap_password_hashes;
-        let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
-        let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
-        let rooms = Rooms::open(server_name, signing_key.clone(), log, clock.clone(), random).await;
-        let rooms = rooms.map_err(ServeError::Rooms)?;
-        Ok(Self { config, store, signing_key, clock, accounts, rooms, stopping, metrics })
+        let network = network::open(&config.federation, clock.clone(), random.clone())?;
+        let homeserver_config = HomeserverConfig {
+            server_name: config.server_name.0.clone(),
+            signing_key: signing_key.clone(),
+            cheap_password_hashes: config.registration.cheap_password_hashes,
+            keys: network::key_store_config(&config.federation),
+        };
+        let homeserver = Homeserver::open(homeserver_config, log, clock.clone(), random, network).await;
+        let (homeserver, to_send) = homeserver.map_err(ServeError::Rooms)?;
+        let (accounts, rooms) = (homeserver.accounts.clone(), homeserver.rooms.clone());
+        let shared = Self { config, store, signing_key, clock, accounts, rooms, homeserver, stopping, metrics };
+        Ok((shared, to_send))
     }
 
     /// Returns the server's name.
@@ -188,9 +199,10 @@ pub fn run(configuration: &Path, ready: impl FnOnce(&Ready<'_>)) -> Result<Ended
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
     let (stop, stopping) = watch::channel(false);
     let app = Shared::open(config, store, signing_key, stopping, metrics);
-    let app = runtime.block_on(app)?;
+    let (app, to_send) = runtime.block_on(app)?;
     let app = App(Arc::new(app));
     let ended = runtime.block_on(async {
+        app.homeserver.start(to_send);
         let mut signals = Signals::new().map_err(ServeError::Runtime)?;
         let listeners = Listeners::bind(&app.config, tls.clone()).await?;
         let addresses = listeners.ready(app.server_name());

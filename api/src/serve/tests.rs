@@ -44,7 +44,7 @@ impl TestServer {
         let (stop, stopping) = watch::channel(false);
         let (store, key) =
             (Arc::new(MemoryStore::new()), SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[1; 32]));
-        let app = App(Arc::new(Shared::open(config, store, key, stopping, None).await.unwrap()));
+        let app = App(Arc::new(Shared::open(config, store, key, stopping, None).await.unwrap().0));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(connections_max as usize));

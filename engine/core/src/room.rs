@@ -425,6 +425,11 @@ impl Room {
         State::new(&self.graph, &self.current_state)
     }
 
+    /// Returns a state of this room as something to look events up in.
+    pub fn state<'r>(&'r self, map: &'r StateMap) -> State<'r> {
+        State::new(&self.graph, map)
+    }
+
     /// Returns the room's events with their numbers.
     pub fn graph(&self) -> &EventGraph {
         &self.graph

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod clock;
 pub mod fact_kind;
 pub mod federation;
+pub mod homeserver;
 pub mod network;
 pub mod random;
 pub mod rooms;

@@ -27,6 +27,21 @@ pub trait Network: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>>;
 }
 
+/// No network: of a server that is not to federate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoNetwork;
+
+impl Network for NoNetwork {
+    fn send<'a>(
+        &'a self,
+        destination: &'a ServerName,
+        _: Request<Bytes>,
+        _: RequestLimits,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
+        Box::pin(async { Err(NetworkError::NoSuchServer { host: destination.as_str().into() }) })
+    }
+}
+
 /// What one request may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {

@@ -3,17 +3,20 @@
 //! A room is loaded when it is first needed. Whoever writes holds its lock in a task of its own, so that a client that goes away does
 //! not leave an event judged and not stored; if storing fails, the room is dropped and loaded again, as the log is the truth.
 
+mod acl;
 mod create;
 mod error;
 mod members;
 mod progress;
 mod read;
+mod receive;
 mod send;
+mod servers;
 mod sync;
 mod transactions;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -21,23 +24,27 @@ use ravel_core::{
     canonical_json::{CanonicalJsonObject, object_to_canonical_bytes},
     event::{Content, Event, event_type},
     event_auth::can_redact_any_event,
-    id::{EventId, RoomId, ServerName},
+    id::{EventId, RoomId, ServerName, UserId},
     pdu::VerifiedPdu,
     room::{Effect, Outcome, PersistEvent, Receipt, Room},
     room_version::RoomVersionRules,
     signing::{SigningKey, hash_and_sign_event},
 };
 use ravel_store::{Durability, log::EventLog};
+use tokio::sync::mpsc;
 
+use self::{
+    acl::CurrentAcl, members::LocalMembers, progress::Progress, servers::JoinedServers, transactions::Transactions,
+};
 pub use self::{
     create::{CreateRoom, Preset},
     error::RoomsError,
     read::{ClientEvent, Messages, Visibility},
+    receive::{Incoming, Received},
     send::{MembershipChange, SendEvent},
     sync::{JoinedRoom, LeftRoom, MemberCounts, Sync, SyncToken},
     transactions::Transaction,
 };
-use self::{members::LocalMembers, progress::Progress, transactions::Transactions};
 use crate::{clock::Clock, random::Random};
 
 /// The rooms of a server.
@@ -54,6 +61,18 @@ struct Inner {
     members: Mutex<LocalMembers>,
     progress: Progress,
     transactions: Transactions,
+    outbox: mpsc::Sender<ToSend>,
+}
+
+/// An event that other servers are to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToSend {
+    /// The room.
+    pub room_id: RoomId,
+    /// The event.
+    pub event_id: EventId,
+    /// Who is to get it: the servers that are in the room before or after it, and that of the user whose membership it is.
+    pub destinations: BTreeSet<ServerName>,
 }
 
 /// A room in memory, or the place for it.
@@ -68,13 +87,16 @@ struct LoadedRoom {
     room: Room,
     /// The last accepted redaction of each event that has some. Whether it takes effect is for the room to say.
     redacted_by: HashMap<EventId, EventId>,
+    servers: JoinedServers,
+    acl: CurrentAcl,
 }
 
 impl LoadedRoom {
     fn new(room: Room) -> Self {
         let accepted = room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted);
         let redacted_by = accepted.filter_map(|(event, _)| Some((target(event)?, event.event_id.clone()))).collect();
-        Self { room, redacted_by }
+        let (servers, acl) = (JoinedServers::of(&room), CurrentAcl::default());
+        Self { room, redacted_by, servers, acl }
     }
 }
 
@@ -89,7 +111,8 @@ fn target(event: &Event) -> Option<EventId> {
 impl Rooms {
     /// Opens the rooms of a log, and finds out which users of this server are in them.
     ///
-    /// Loads every room once: costs time in proportion to the log.
+    /// Loads every room once: costs time in proportion to the log. What other servers are to be told of goes to `outbox`; rooms wait
+    /// while that is full.
     ///
     /// # Errors
     ///
@@ -100,6 +123,7 @@ impl Rooms {
         log: Arc<EventLog>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
+        outbox: mpsc::Sender<ToSend>,
     ) -> Result<Self, RoomsError> {
         let mut members = LocalMembers::new(server_name.clone());
         for (room_id, _) in log.rooms() {
@@ -109,7 +133,18 @@ impl Rooms {
         }
         let (open, members, transactions) = (Mutex::default(), Mutex::new(members), Transactions::default());
         let progress = Progress::new(log.len());
-        Ok(Self(Arc::new(Inner { server_name, key, log, clock, random, open, members, progress, transactions })))
+        Ok(Self(Arc::new(Inner {
+            server_name,
+            key,
+            log,
+            clock,
+            random,
+            open,
+            members,
+            progress,
+            transactions,
+            outbox,
+        })))
     }
 
     /// Returns the place in the log before which all is known: where a sync that begins now goes on from.
@@ -122,6 +157,10 @@ impl Rooms {
     /// # Errors
     ///
     /// `NoSuchRoom`, and when the log can't be read.
+    pub(crate) async fn look<T>(&self, room_id: &RoomId, look: impl FnOnce(&Room) -> T) -> Result<T, RoomsError> {
+        self.read(room_id, |loaded| look(&loaded.room)).await
+    }
+
     async fn read<T>(&self, room_id: &RoomId, look: impl FnOnce(&LoadedRoom) -> T) -> Result<T, RoomsError> {
         let open = self.0.open_room(room_id);
         if let Some(room) = &*open.room.read().await {
@@ -222,9 +261,9 @@ impl Inner {
     ) -> Result<T, RoomsError> {
         let Some(loaded) = slot.as_mut() else { return Err(RoomsError::NoSuchRoom) };
         let before = loaded.room.current_state().map().clone();
-        let mut writing = Writing { inner: self, room: &mut loaded.room, events: Vec::new() };
+        let mut writing = Writing { inner: self, room: &mut loaded.room, events: Vec::new(), to_send: Vec::new() };
         let changed = change(&mut writing);
-        let events = writing.events;
+        let Writing { events, to_send, .. } = writing;
         let room = &loaded.room;
         let _under_way = self.progress.begin(|| self.log.len());
         // What was judged before something else failed is in the room already.
@@ -239,12 +278,42 @@ impl Inner {
             return changed;
         }
         if !events.is_empty() {
-            self.members().change(room, &room.changed_keys(&before), self.log.len());
+            let changed_keys = room.changed_keys(&before);
+            self.members().change(room, &changed_keys, self.log.len());
+            let mut destinations: BTreeSet<ServerName> = BTreeSet::new();
+            if !to_send.is_empty() {
+                destinations.extend(loaded.servers.names());
+            }
+            loaded.servers.change(room, &before, &changed_keys);
             let redactions = events.iter().filter(|event| event.outcome == Outcome::Accepted);
             let redactions = redactions.filter_map(|it| Some((target(&it.event)?, it.event.event_id.clone())));
             loaded.redacted_by.extend(redactions);
+            if !to_send.is_empty() {
+                destinations.extend(loaded.servers.names());
+                self.tell(room.room_id(), to_send, &destinations).await;
+            }
         }
         changed
+    }
+}
+
+impl Inner {
+    /// Has events sent to these servers, and to those of the users whose memberships they are. If the server stops before that, what
+    /// was not sent is found when it starts again.
+    async fn tell(&self, room_id: &RoomId, to_send: Vec<VerifiedPdu>, destinations: &BTreeSet<ServerName>) {
+        for pdu in to_send {
+            let mut destinations = destinations.clone();
+            let event = pdu.event();
+            let member = event.state_key.as_deref().filter(|_| *event.event_type == *event_type::MEMBER);
+            let member = member.and_then(|user| UserId::parse(user).ok());
+            destinations.extend(member.and_then(|user| ServerName::parse(user.server_name()).ok()));
+            destinations.remove(&self.server_name);
+            if !destinations.is_empty() {
+                let (room_id, event_id) = (room_id.clone(), event.event_id.clone());
+                // Nobody takes it any more when the server stops.
+                let _ = self.outbox.send(ToSend { room_id, event_id, destinations }).await;
+            }
+        }
     }
 }
 
@@ -254,6 +323,8 @@ struct Writing<'r> {
     room: &'r mut Room,
     /// What is to be stored.
     events: Vec<PersistEvent>,
+    /// What other servers are to be told of, once it is stored.
+    to_send: Vec<VerifiedPdu>,
 }
 
 impl Writing<'_> {
@@ -268,6 +339,16 @@ impl Writing<'_> {
         self.check_redaction(pdu.event())?;
         self.take_signed(&pdu)?;
         Ok(pdu)
+    }
+
+    /// Makes an event that was signed elsewhere, and comes into the room through this server, part of the room.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` if the room's state does not allow it; nothing changes then.
+    fn take_foreign(&mut self, pdu: &VerifiedPdu) -> Result<(), RoomsError> {
+        self.room.check(pdu)?;
+        self.take_signed(pdu)
     }
 
     /// What the rules leave to the sender's server: they let any user of a server redact the events of all others there.
@@ -293,7 +374,11 @@ impl Writing<'_> {
                     Effect::Persist(event) => Some(*event),
                     Effect::Publish(_) => None,
                 }));
-                if outcome == Outcome::Accepted { Ok(()) } else { Err(RoomsError::NotAccepted) }
+                if outcome != Outcome::Accepted {
+                    return Err(RoomsError::NotAccepted);
+                }
+                self.to_send.push(pdu.clone());
+                Ok(())
             }
             Receipt::AlreadyKnown(_) => Ok(()),
             // It builds on what the room has.

@@ -41,7 +41,8 @@ async fn open(store: &MemoryStore) -> Rooms {
     let log = Arc::new(EventLog::open(Arc::new(store.clone())).await.unwrap());
     let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[7; 32]);
     let clock = Arc::new(TestClock::default());
-    Rooms::open(ServerName::parse("a").unwrap(), key, log, clock, Arc::new(OsRandom)).await.unwrap()
+    let outbox = tokio::sync::mpsc::channel(1_000).0;
+    Rooms::open(ServerName::parse("a").unwrap(), key, log, clock, Arc::new(OsRandom), outbox).await.unwrap()
 }
 
 fn user(name: &str) -> UserId {

@@ -1,0 +1,51 @@
+//! The way to other servers, as it is configured.
+
+use std::sync::Arc;
+
+use ravel_core::signing::{VerifyKey, decode_base64};
+use ravel_homeserver::{
+    clock::Clock,
+    federation::{
+        AddressFilter, DnsError, HickoryDns, HttpsNetwork, HttpsNetworkConfig, TlsConfig, TlsConfigError,
+        keys::KeyStoreConfig,
+    },
+    network::{Network, NoNetwork},
+    random::Random,
+};
+
+use super::config::Federation;
+
+/// Why other servers can't be reached.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum NetworkConfigError {
+    #[error(transparent)]
+    Tls(#[from] TlsConfigError),
+    #[error("DNS can't be used: {0}")]
+    Dns(#[from] DnsError),
+}
+
+/// Makes the network that `[federation]` describes.
+pub(super) fn open(
+    config: &Federation,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> Result<Arc<dyn Network>, NetworkConfigError> {
+    if !config.enabled {
+        return Ok(Arc::new(NoNetwork));
+    }
+    let tls = TlsConfig {
+        ca_files: config.ca_certificates.clone(),
+        verify_certificates: config.verify_certificates,
+        ..TlsConfig::default()
+    };
+    let addresses = AddressFilter { allow_private_addresses: config.allow_private_addresses };
+    let dns = Arc::new(HickoryDns::of_system()?);
+    Ok(Arc::new(HttpsNetwork::new(&HttpsNetworkConfig { addresses, tls }, dns, clock, random)?))
+}
+
+/// Returns whose keys are believed. The configuration's check has made sure that the denied ones are keys.
+pub(super) fn key_store_config(config: &Federation) -> KeyStoreConfig {
+    let key = |text: &String| VerifyKey::from_bytes(&decode_base64(text)?.try_into().ok()?).ok();
+    KeyStoreConfig { notaries: Vec::new(), denied_keys: config.denied_verify_keys.iter().filter_map(key).collect() }
+}

@@ -1,0 +1,107 @@
+//! A whole server: its parts, and what they share.
+
+use std::{ops::Deref, sync::Arc};
+
+use ravel_core::{id::ServerName, signing::SigningKey};
+use ravel_store::log::EventLog;
+use tokio::sync::mpsc;
+
+use crate::{
+    accounts::{Accounts, AccountsConfig},
+    clock::Clock,
+    federation::{
+        FederationClient, KeyStore,
+        keys::{KeyStoreConfig, OwnKeys},
+    },
+    network::Network,
+    random::Random,
+    rooms::{Rooms, RoomsError, ToSend},
+};
+
+/// A homeserver. Cloning shares it.
+///
+/// What it does with rooms and users of its own is in its parts; what it does with other servers are its methods: `receiving`
+/// (their transactions), `joining` (going into their rooms, and letting them into ours), `answering` (what they ask), `sending`.
+#[derive(Clone)]
+pub struct Homeserver(Arc<Parts>);
+
+/// What a homeserver is made of.
+pub struct Parts {
+    /// Its name.
+    pub server_name: ServerName,
+    /// Its key.
+    pub signing_key: SigningKey,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// All that it knows.
+    pub log: Arc<EventLog>,
+    /// Users, devices, access tokens.
+    pub accounts: Accounts,
+    /// Rooms.
+    pub rooms: Rooms,
+    /// Requests to other servers.
+    pub client: FederationClient,
+    /// Keys of other servers, and its own.
+    pub keys: KeyStore,
+}
+
+/// What a homeserver is told.
+#[derive(Clone, Debug)]
+pub struct HomeserverConfig {
+    /// Its name.
+    pub server_name: ServerName,
+    /// Its key.
+    pub signing_key: SigningKey,
+    /// Passwords are hashed fast, and badly: for tests.
+    pub cheap_password_hashes: bool,
+    /// Whose keys are asked for and believed.
+    pub keys: KeyStoreConfig,
+}
+
+/// How many events may wait to be put into the queues of their destinations.
+const OUTBOX_MAX: usize = 1_000;
+
+impl Deref for Homeserver {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Homeserver {
+    /// Opens a server on what a log has. What other servers are to be told of comes out of the channel: it is to be given to
+    /// [`start`](Self::start).
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn open(
+        config: HomeserverConfig,
+        log: Arc<EventLog>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        network: Arc<dyn Network>,
+    ) -> Result<(Self, mpsc::Receiver<ToSend>), RoomsError> {
+        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys } = config;
+        let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
+        let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
+        let (outbox, to_send) = mpsc::channel(OUTBOX_MAX);
+        let key = signing_key.clone();
+        let rooms = Rooms::open(server_name.clone(), key, log.clone(), clock.clone(), random.clone(), outbox).await?;
+        let key = signing_key.clone();
+        let client = FederationClient::new(network, clock.clone(), random.clone(), server_name.clone(), key);
+        let (old_keys, key) = (Default::default(), signing_key.clone());
+        let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
+        let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
+        let parts = Parts { server_name, signing_key, clock, random, log, accounts, rooms, client, keys };
+        Ok((Self(Arc::new(parts)), to_send))
+    }
+
+    /// Begins what runs by itself, until the server is dropped.
+    pub fn start(&self, mut to_send: mpsc::Receiver<ToSend>) {
+        tokio::spawn(async move { while to_send.recv().await.is_some() {} });
+    }
+}

@@ -1,0 +1,176 @@
+//! Events of other servers on their way into a room.
+
+use ravel_core::{
+    id::{EventId, RoomId, ServerName},
+    pdu::VerifiedPdu,
+    room::{Arrival, Effect, Outcome, Receipt, Room, RoomError},
+    room_version::RoomVersionRules,
+};
+
+use super::{Rooms, RoomsError, Writing};
+
+/// An event of another server, and how it comes into its room.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The event.
+    pub pdu: VerifiedPdu,
+    /// How it comes; `None` for an event of a state or an auth chain, whose place in the DAG is not known.
+    pub arrival: Option<Arrival>,
+    /// The state before it, if another server was asked for that; all of its events have come before.
+    pub given_state: Option<Vec<EventId>>,
+}
+
+impl Incoming {
+    /// An event that was just made.
+    pub fn new(pdu: VerifiedPdu) -> Self {
+        Self { pdu, arrival: Some(Arrival::New), given_state: None }
+    }
+
+    /// An event of a state or an auth chain.
+    pub fn outlier(pdu: VerifiedPdu) -> Self {
+        Self { pdu, arrival: None, given_state: None }
+    }
+}
+
+/// What became of an event of another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is part of the room now.
+    Judged(Outcome),
+    /// It was before.
+    Known(Outcome),
+    /// These have to come first: its prev and auth events that are not here.
+    NeedEvents(Vec<EventId>),
+    /// The state after these of its prev events is not here.
+    NeedState(Vec<EventId>),
+    /// It is of another room.
+    OtherRoom,
+}
+
+/// How many events are judged before others get their turn.
+const SLICE: usize = 100;
+
+impl Rooms {
+    /// Hands events to a room, in this order; returns what became of each once it is durable.
+    ///
+    /// Others may write to the room in between.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be written. What came before the error stays.
+    pub async fn receive(&self, room_id: &RoomId, events: Vec<Incoming>) -> Result<Vec<Received>, RoomsError> {
+        let mut received = Vec::with_capacity(events.len());
+        let mut events = events.into_iter();
+        loop {
+            let slice: Vec<Incoming> = events.by_ref().take(SLICE).collect();
+            if slice.is_empty() {
+                return Ok(received);
+            }
+            received.extend(self.write(room_id.clone(), move |writing| writing.receive(&slice)).await?);
+        }
+    }
+
+    /// As [`receive`](Self::receive), and makes the room if it is not here.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be written, or has the room in another version.
+    pub async fn receive_into_new(
+        &self,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        mut events: Vec<Incoming>,
+    ) -> Result<Vec<Received>, RoomsError> {
+        let mut received = Vec::with_capacity(events.len());
+        if self.rules(room_id).await.is_err() && !events.is_empty() {
+            let rest = events.split_off(events.len().min(SLICE));
+            let first = std::mem::replace(&mut events, rest);
+            let room = Room::new(room_id.clone(), rules);
+            received.extend(self.begin(room, move |writing| writing.receive(&first)).await?);
+        }
+        received.extend(self.receive(room_id, events).await?);
+        Ok(received)
+    }
+
+    /// Takes an event in that comes into the room through this server, which tells the others of it: the join of a user of another
+    /// server, say.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`; `Refused` if the room's current state does not allow it.
+    pub async fn take_foreign(&self, room_id: &RoomId, pdu: VerifiedPdu) -> Result<(), RoomsError> {
+        self.write(room_id.clone(), move |writing| writing.take_foreign(&pdu)).await
+    }
+
+    /// Returns the rules of a room.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub async fn rules(&self, room_id: &RoomId) -> Result<&'static RoomVersionRules, RoomsError> {
+        self.look(room_id, Room::rules).await
+    }
+
+    /// Returns the servers that have users in a room, ours too, sorted; none if the room is not here.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn servers_in(&self, room_id: &RoomId) -> Result<Vec<ServerName>, RoomsError> {
+        match self.read(room_id, |loaded| loaded.servers.names().collect()).await {
+            Err(RoomsError::NoSuchRoom) => Ok(Vec::new()),
+            servers => servers,
+        }
+    }
+
+    /// Whether a server has users in a room; not if the room is not here.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn has_server(&self, room_id: &RoomId, server: &ServerName) -> Result<bool, RoomsError> {
+        match self.read(room_id, |loaded| loaded.servers.has(server)).await {
+            Err(RoomsError::NoSuchRoom) => Ok(false),
+            has => has,
+        }
+    }
+
+    /// Whether a user of this server is in a room.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn is_resident(&self, room_id: &RoomId) -> Result<bool, RoomsError> {
+        self.has_server(room_id, &self.0.server_name).await
+    }
+}
+
+impl Writing<'_> {
+    fn receive(&mut self, events: &[Incoming]) -> Result<Vec<Received>, RoomsError> {
+        events.iter().map(|event| self.receive_one(event).map_err(RoomsError::Room)).collect()
+    }
+
+    fn receive_one(&mut self, event: &Incoming) -> Result<Received, RoomError> {
+        let receipt = match event.arrival {
+            Some(arrival) => self.room.handle(&event.pdu, arrival, event.given_state.as_deref())?,
+            None => self.room.handle_outlier(&event.pdu)?,
+        };
+        Ok(match receipt {
+            Receipt::Judged(judged) => {
+                let (outcome, reason) = judged.verdict.record(self.room.rules().version);
+                if let Some(reason) = reason {
+                    tracing::debug!(event_id = %judged.event.event_id, ?outcome, ?reason, "an event was not accepted");
+                }
+                self.events.extend(judged.effects.into_iter().filter_map(|effect| match effect {
+                    Effect::Persist(event) => Some(*event),
+                    Effect::Publish(_) => None,
+                }));
+                Received::Judged(outcome)
+            }
+            Receipt::AlreadyKnown(outcome) => Received::Known(outcome),
+            Receipt::NeedEvents(missing) => Received::NeedEvents(missing),
+            Receipt::NeedState(events) => Received::NeedState(events),
+            Receipt::OtherRoom(_) => Received::OtherRoom,
+        })
+    }
+}
