@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod database;
+pub mod federation;
 pub mod output;
 pub mod recorded_room;
 pub mod serve;

@@ -12,7 +12,6 @@ pub mod typed;
 
 mod connection;
 mod health;
-mod keys;
 mod layers;
 mod listener;
 mod logs;

@@ -7,8 +7,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{App, error::MatrixError, health, keys, layers, well_known};
-use crate::client;
+use super::{App, error::MatrixError, health, layers, well_known};
+use crate::{client, federation};
 
 /// The versions of the specification that clients may rely on. From v1.11 on they ask for media with their access token.
 const CLIENT_VERSIONS: [&str; 11] =
@@ -38,7 +38,7 @@ fn matrix(app: &App) -> Router<App> {
         .merge(well_known::routes(app))
         .merge(client::routes(app));
     if app.config.federation.enabled {
-        routes = routes.route("/_matrix/federation/v1/version", get(server_version)).merge(keys::routes());
+        routes = routes.route("/_matrix/federation/v1/version", get(server_version)).merge(federation::routes(app));
     }
     routes
 }

@@ -58,10 +58,41 @@ impl<T: IncomingRequest> FromRequest<App> for Ruma<T> {
     type Rejection = MatrixError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, MatrixError> {
+        Received::read(request, app).await?.parse()
+    }
+}
+
+/// A request that was received and not looked at yet.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    arguments: Vec<String>,
+}
+
+impl Received {
+    /// Reads a request with its body.
+    ///
+    /// # Errors
+    ///
+    /// When the path is not UTF-8, and when the body is too large, too slow or compressed.
+    pub(crate) async fn read(request: Request, app: &App) -> Result<Self, MatrixError> {
         let (mut head, body) = request.into_parts();
         let arguments = path_arguments(&mut head, app).await?;
         let body = read_body(&head, body, app).await?;
         let Parts { method, uri, headers, .. } = head;
+        Ok(Self { method, uri, headers, body, arguments })
+    }
+
+    /// Returns it in ruma's type.
+    ///
+    /// # Errors
+    ///
+    /// When it is not of that type.
+    pub(crate) fn parse<T: IncomingRequest>(self) -> Result<Ruma<T>, MatrixError> {
+        let Self { method, uri, headers, body, arguments } = self;
         let mut typed = http::Request::new(&body[..]);
         *typed.method_mut() = method.clone();
         *typed.uri_mut() = uri.clone();
@@ -71,7 +102,7 @@ impl<T: IncomingRequest> FromRequest<App> for Ruma<T> {
         let read = catch_unwind(AssertUnwindSafe(|| T::try_from_http_request(typed, &arguments)));
         let read = read.map_err(|_| MatrixError::bad_json("the request is not of the expected form"))?;
         let request = read.map_err(|error| unreadable(&error, &body))?;
-        Ok(Self { request, method, uri, headers, body })
+        Ok(Ruma { request, method, uri, headers, body })
     }
 }
 

@@ -35,7 +35,7 @@ mod own;
 
 use self::document::KeyDocument;
 pub use self::{
-    notary::{NOTARY_SERVERS_MAX, NotaryQuery},
+    notary::{NOTARY_SERVERS_MAX, NotaryCriteria, NotaryQuery},
     own::{OWN_KEYS_VALID_MS, OwnKeys},
 };
 
@@ -180,7 +180,10 @@ impl KeyStore {
     async fn unsatisfied(&self, wanted: &WantedKeys) -> Result<Unsatisfied, LogError> {
         let now_ms = self.shared.clock.now_ms();
         let mut unsatisfied = Unsatisfied::new();
-        for (server, wanted_keys) in wanted.iter().filter(|(server, _)| !self.is_ours(server)) {
+        for (server, wanted_keys) in wanted {
+            if self.is_ours(server) {
+                continue;
+            }
             let known = self.load(server).await?;
             let missing = wanted_keys.iter().filter(|(key_id, at_ms)| match known.get(*key_id) {
                 None => true,

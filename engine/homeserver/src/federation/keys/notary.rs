@@ -22,9 +22,17 @@ use crate::{
     network::RequestLimits,
 };
 
-/// The servers and keys that somebody asks a notary for: for each key until when it should be valid, in milliseconds since 1970, if
-/// that was said. No keys are all keys.
-pub type NotaryQuery = BTreeMap<ServerName, BTreeMap<KeyId, Option<i64>>>;
+/// The servers whose keys somebody asks a notary for.
+pub type NotaryQuery = BTreeMap<ServerName, NotaryCriteria>;
+
+/// Which keys of a server somebody asks a notary for. No keys are all keys.
+#[derive(Clone, Debug, Default)]
+pub struct NotaryCriteria {
+    /// Until when the answer should be valid, in milliseconds since 1970, if that was said.
+    pub until_ms: Option<i64>,
+    /// The same for each key that is named.
+    pub keys: BTreeMap<KeyId, Option<i64>>,
+}
 
 /// How many servers one question of ours, or by others, is about.
 pub const NOTARY_SERVERS_MAX: usize = 64;
@@ -44,11 +52,10 @@ const DOCUMENT_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 impl KeyStore {
     /// Asks a notary for keys, and keeps what it answers as far as it can be believed.
     pub(super) async fn ask_notary(&self, notary: &ServerName, wanted: &Unsatisfied) -> Result<(), LogError> {
-        let mut servers = wanted.iter().filter(|(server, _)| *server != notary).peekable();
-        while servers.peek().is_some() {
-            let chunk: Vec<_> = servers.by_ref().take(NOTARY_SERVERS_MAX).collect();
+        let servers: Vec<_> = wanted.iter().filter(|(server, _)| *server != notary).collect();
+        for chunk in servers.chunks(NOTARY_SERVERS_MAX) {
             let asked: BTreeSet<_> = chunk.iter().map(|(server, _)| (*server).clone()).collect();
-            match self.documents_of_notary(notary, &chunk).await {
+            match self.documents_of_notary(notary, chunk).await {
                 Ok(documents) => {
                     for document in documents {
                         self.keep_of_notary(notary, document, &asked).await?;
@@ -184,16 +191,17 @@ impl super::Shared {
 }
 
 /// Whether a document has all wanted keys for as long as is wanted: "If not supplied, the current time".
-fn satisfies(document: &KeyDocument, wanted: &BTreeMap<KeyId, Option<i64>>, now_ms: i64) -> bool {
-    let until_ms = wanted.values().map(|until_ms| until_ms.unwrap_or(now_ms)).max().unwrap_or(now_ms);
+fn satisfies(document: &KeyDocument, wanted: &NotaryCriteria, now_ms: i64) -> bool {
+    let times = wanted.keys.values().chain([&wanted.until_ms]);
+    let until_ms = times.map(|until_ms| until_ms.unwrap_or(now_ms)).max().unwrap_or(now_ms);
     let covers = |key_id: &KeyId| document.keys.contains_key(key_id);
-    document.valid_until_ts_ms >= until_ms && wanted.keys().all(covers)
+    document.valid_until_ts_ms >= until_ms && wanted.keys.keys().all(covers)
 }
 
 /// The documents that have wanted keys; the newest if none has, or no keys are named.
-fn chosen(documents: Vec<Arc<KeyDocument>>, wanted: &BTreeMap<KeyId, Option<i64>>) -> Vec<Arc<KeyDocument>> {
+fn chosen(documents: Vec<Arc<KeyDocument>>, wanted: &NotaryCriteria) -> Vec<Arc<KeyDocument>> {
     let newest = documents.first().cloned();
-    let has_wanted = |document: &Arc<KeyDocument>| document.keys.keys().any(|key_id| wanted.contains_key(key_id));
+    let has_wanted = |document: &Arc<KeyDocument>| document.keys.keys().any(|key_id| wanted.keys.contains_key(key_id));
     let with_wanted: Vec<_> = documents.into_iter().filter(has_wanted).collect();
     if with_wanted.is_empty() { newest.into_iter().collect() } else { with_wanted }
 }

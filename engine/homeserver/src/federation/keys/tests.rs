@@ -113,7 +113,7 @@ fn query_of(body: &[u8]) -> NotaryQuery {
             let until_ms = criteria.as_object().unwrap().get("minimum_valid_until_ts").unwrap().as_i64();
             (key_id.parse().unwrap(), until_ms)
         });
-        (server(name), keys.collect())
+        (server(name), NotaryCriteria { keys: keys.collect(), until_ms: None })
     });
     servers.collect()
 }
@@ -269,7 +269,10 @@ async fn sc_007_a_spurious_answer_does_not_replace_a_valid_key() {
     let world = Arc::new(World::default());
     let store = world.store("us", 9, KeyStoreConfig::default());
     world.publish(&document("a", 1));
-    let query = |until_ms| NotaryQuery::from([(server("a"), [("ed25519:1".parse().unwrap(), Some(until_ms))].into())]);
+    let query = |until_ms| {
+        let keys = [("ed25519:1".parse().unwrap(), Some(until_ms))].into();
+        NotaryQuery::from([(server("a"), NotaryCriteria { keys, until_ms: None })])
+    };
     assert_eq!(store.notary_answer(&query(NOW)).await.unwrap().len(), 1);
 
     // The same id with another key, and another key alone.
@@ -299,7 +302,7 @@ async fn notary_answers_are_signed_twice() {
     let world = Arc::new(World::default());
     let store = world.store("us", 9, KeyStoreConfig::default());
     world.publish(&document("a", 1));
-    let query = NotaryQuery::from_iter(["a", "us", "gone"].map(|name| (server(name), BTreeMap::new())));
+    let query = NotaryQuery::from_iter(["a", "us", "gone"].map(|name| (server(name), NotaryCriteria::default())));
     let answer = store.notary_answer(&query).await.unwrap();
     let [of_a, of_us] = &*answer else { panic!("{answer:?}") };
     let [key_of_a, key_of_us] = [own("a", 1), own("us", 9)].map(|own| own.signing_key.verify_key());
@@ -308,10 +311,17 @@ async fn notary_answers_are_signed_twice() {
     assert!(verify_json(of_us, "us", "ed25519:9", &key_of_us).is_ok());
     // Again, from memory.
     world.asked();
-    assert_eq!(store.notary_answer(&NotaryQuery::from([(server("a"), BTreeMap::new())])).await.unwrap().len(), 1);
-    assert_eq!(world.asked(), [""; 0]);
+    let until = |until_ms| NotaryQuery::from([(server("a"), NotaryCriteria { until_ms, ..NotaryCriteria::default() })]);
+    for until_ms in [None, Some(NOW + DAY / 2)] {
+        assert_eq!(store.notary_answer(&until(until_ms)).await.unwrap().len(), 1);
+        assert_eq!(world.asked(), [""; 0]);
+    }
+    world.wait(60_000);
+    assert_eq!(store.notary_answer(&until(Some(NOW + 2 * DAY))).await.unwrap().len(), 1);
+    assert_eq!(world.asked().len(), 1, "what is there is not valid for long enough");
     // Many servers are not a way to make us ask them all.
-    let many = NotaryQuery::from_iter((0..1000).map(|number| (server(&format!("s{number}")), BTreeMap::new())));
+    let many =
+        NotaryQuery::from_iter((0..1000).map(|number| (server(&format!("s{number}")), NotaryCriteria::default())));
     assert_eq!(store.notary_answer(&many).await.unwrap().len(), 0);
     assert_eq!(world.asked().len(), NOTARY_SERVERS_MAX);
 }

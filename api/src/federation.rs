@@ -1,0 +1,16 @@
+//! The server-server API.
+//!
+//! Requests are authenticated by [`Signed`], read into ruma's types, and answered by methods of the homeserver.
+
+mod keys;
+mod origin;
+
+use axum::Router;
+
+pub use self::origin::Signed;
+use crate::serve::App;
+
+/// Returns the routes of the server-server API.
+pub(crate) fn routes(_app: &App) -> Router<App> {
+    Router::new().merge(keys::routes())
+}
