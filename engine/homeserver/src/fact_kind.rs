@@ -11,3 +11,6 @@ pub const DEVICE: u8 = 2;
 
 /// Access tokens: SHA-256 of the token → whose it is.
 pub const ACCESS_TOKEN: u8 = 3;
+
+/// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
+pub const GAP: u8 = 40;

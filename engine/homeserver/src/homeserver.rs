@@ -15,6 +15,7 @@ use crate::{
     },
     network::Network,
     random::Random,
+    receiving::Receiving,
     rooms::{Rooms, RoomsError, ToSend},
 };
 
@@ -45,6 +46,7 @@ pub struct Parts {
     pub client: FederationClient,
     /// Keys of other servers, and its own.
     pub keys: KeyStore,
+    pub(crate) receiving: Receiving,
 }
 
 /// What a homeserver is told.
@@ -96,12 +98,14 @@ impl Homeserver {
         let (old_keys, key) = (Default::default(), signing_key.clone());
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
-        let parts = Parts { server_name, signing_key, clock, random, log, accounts, rooms, client, keys };
+        let receiving = Receiving::new();
+        let parts = Parts { server_name, signing_key, clock, random, log, accounts, rooms, client, keys, receiving };
         Ok((Self(Arc::new(parts)), to_send))
     }
 
     /// Begins what runs by itself, until the server is dropped.
     pub fn start(&self, mut to_send: mpsc::Receiver<ToSend>) {
+        tokio::spawn(self.clone().fill_gaps());
         tokio::spawn(async move { while to_send.recv().await.is_some() {} });
     }
 }

@@ -10,4 +10,5 @@ pub mod federation;
 pub mod homeserver;
 pub mod network;
 pub mod random;
+pub mod receiving;
 pub mod rooms;

@@ -102,16 +102,7 @@ impl KeyStore {
     ///
     /// When the store fails. Takes a minute at most.
     pub async fn keys_for_pdus<'a>(&self, pdus: impl IntoIterator<Item = &'a ParsedPdu>) -> Result<KeyRing, LogError> {
-        let mut wanted = WantedKeys::new();
-        for pdu in pdus {
-            let at_ms = pdu.event().origin_server_ts_ms;
-            for (server, key_id) in pdu.wanted_keys() {
-                let (Ok(server), Ok(key_id)) = (ServerName::parse(server), KeyId::parse(key_id)) else { continue };
-                let until_ms = wanted.entry(server).or_default().entry(key_id).or_insert(at_ms);
-                *until_ms = at_ms.max(*until_ms);
-            }
-        }
-        self.keys_for(&wanted).await
+        self.keys_for(&wanted_by(pdus)).await
     }
 
     /// Returns the wanted keys, as far as they can be had. Keys that are known but not for long enough are among them.
@@ -213,6 +204,20 @@ impl KeyStore {
         let _storing = shared.storing.lock().await;
         shared.load_stored(server).await
     }
+}
+
+/// Returns the keys that events may be verified with.
+fn wanted_by<'a>(pdus: impl IntoIterator<Item = &'a ParsedPdu>) -> WantedKeys {
+    let mut wanted = WantedKeys::new();
+    for pdu in pdus {
+        let at_ms = pdu.event().origin_server_ts_ms;
+        for (server, key_id) in pdu.wanted_keys() {
+            let (Ok(server), Ok(key_id)) = (ServerName::parse(server), KeyId::parse(key_id)) else { continue };
+            let until_ms = wanted.entry(server).or_default().entry(key_id).or_insert(at_ms);
+            *until_ms = at_ms.max(*until_ms);
+        }
+    }
+    wanted
 }
 
 /// How many servers' keys are in memory; all are in the store.

@@ -1,0 +1,74 @@
+//! History of a room from before this server was in it.
+
+use std::time::Duration;
+
+use ravel_core::{
+    id::{EventId, RoomId, ServerName},
+    pdu::VerifiedPdu,
+    room::Arrival,
+};
+use ruma::api::federation::backfill::get_backfill::v1 as get_backfill;
+
+use super::{
+    FetchError, by_prev_events,
+    fetching::{ruma_event_id, ruma_room_id},
+};
+use crate::{homeserver::Homeserver, network::RequestLimits};
+
+/// How many events are asked for at once.
+const EVENTS_MAX: u32 = 100;
+
+/// How many servers are asked, and how many events they are asked to begin at.
+const SERVERS_MAX: usize = 3;
+const FROM_MAX: usize = 10;
+
+const LIMITS: RequestLimits = RequestLimits { time: Duration::from_secs(20), answer_bytes: 16 << 20 };
+
+impl Homeserver {
+    /// Asks other servers of a room for what comes before some of its events, and puts it into the room as history. Returns whether
+    /// anything came.
+    ///
+    /// Source: server-server API, "GET /_matrix/federation/v1/backfill/{roomId}".
+    ///
+    /// # Errors
+    ///
+    /// When the room can't take it. That nobody answers is no error.
+    pub async fn backfill(&self, room_id: &RoomId, from: &[EventId]) -> Result<bool, FetchError> {
+        let servers = self.rooms.servers_in(room_id).await?;
+        let others = servers.into_iter().filter(|server| *server != self.server_name);
+        let awake = others.filter(|server| self.client.backing_off_until_ms(server).is_none());
+        for server in awake.take(SERVERS_MAX).collect::<Vec<_>>() {
+            match self.backfill_from(&server, room_id, from).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(FetchError::Rooms(error)) => return Err(error.into()),
+                Err(error) => tracing::debug!(%server, %room_id, %error, "no history from there"),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn backfill_from(&self, server: &ServerName, room_id: &RoomId, from: &[EventId]) -> Result<bool, FetchError> {
+        let rules = self.rooms.rules(room_id).await?;
+        let v = from.iter().take(FROM_MAX).filter_map(ruma_event_id).collect();
+        let request = get_backfill::Request::new(ruma_room_id(room_id)?, v, EVENTS_MAX.into());
+        let mut pdus = self.ask(server, request, LIMITS).await?.pdus;
+        pdus.truncate(EVENTS_MAX as usize);
+        let pdus = self.verified_of_room(room_id, rules, pdus).await;
+        let has_place = |room: &ravel_core::room::Room, id: &EventId| room.event(id).is_some() && !room.is_outlier(id);
+        let placed = self.rooms.look(room_id, |room| pdus.iter().map(|pdu| has_place(room, pdu.event_id())).collect());
+        let placed: Vec<bool> = placed.await?;
+        let new: Vec<VerifiedPdu> =
+            pdus.into_iter().zip(placed).filter(|(_, placed)| !placed).map(|(pdu, _)| pdu).collect();
+        if new.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<EventId> = new.iter().map(|pdu| pdu.event_id().clone()).collect();
+        // Some may lack what they build on; those that don't are there all the same.
+        let taken = self.take_walk(server, room_id, rules, by_prev_events(new), Arrival::History).await;
+        if let Err(FetchError::Rooms(error)) = taken {
+            return Err(error.into());
+        }
+        Ok(self.rooms.look(room_id, |room| ids.iter().any(|id| has_place(room, id))).await?)
+    }
+}

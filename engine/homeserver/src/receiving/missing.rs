@@ -1,0 +1,160 @@
+//! Events that build on what is not here.
+
+use ravel_core::{
+    id::{RoomId, ServerName},
+    pdu::VerifiedPdu,
+    room::Arrival,
+    room_version::RoomVersionRules,
+};
+
+use super::{FetchError, PduRefusal};
+use crate::{
+    homeserver::Homeserver,
+    rooms::{Incoming, Received},
+};
+
+/// How many states before gaps are asked for because of one event.
+const GAPS_MAX: usize = 4;
+
+impl Homeserver {
+    /// Takes an event that builds on what is not here: asks for that, and keeps the event for later if its server does not answer.
+    pub(super) async fn take_lacking(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        pdu: VerifiedPdu,
+    ) -> Result<(), PduRefusal> {
+        let taken = self.take_with_ancestors(origin, room_id, &pdu, Arrival::New).await;
+        if let Err(error) = &taken
+            && error.is_of_server()
+        {
+            tracing::info!(%origin, %room_id, event_id = %pdu.event_id(), %error, "an event has to wait");
+            self.keep_for_later(origin, room_id, &pdu).await;
+        }
+        Ok(taken?)
+    }
+
+    /// Takes an event after what it builds on, as far as a server can tell.
+    ///
+    /// Asks it for the events in between; where those don't reach what is here, for the state before the gap.
+    pub(super) async fn take_with_ancestors(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        pdu: &VerifiedPdu,
+        arrival: Arrival,
+    ) -> Result<(), FetchError> {
+        let rules = self.rooms.rules(room_id).await?;
+        // Another may have brought it meanwhile.
+        let lacks_events = match self.take(room_id, pdu, arrival, None).await? {
+            Received::NeedEvents(missing) => missing.iter().any(|id| pdu.event().prev_events.contains(id)),
+            Received::NeedState(_) => false,
+            Received::Judged(_) | Received::Known(_) | Received::OtherRoom => return Ok(()),
+        };
+        let mut walk = Vec::new();
+        if lacks_events {
+            match self.fetch_missing(server, room_id, rules, pdu).await {
+                Ok(events) => walk = events,
+                // The state may be had all the same.
+                Err(FetchError::Federation(error)) => {
+                    tracing::debug!(%server, %room_id, %error, "missing events can't be had");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        walk.push(pdu.clone());
+        self.take_walk(server, room_id, rules, walk, arrival).await
+    }
+
+    /// Takes events of which each but the first ones builds on others of them.
+    ///
+    /// # Errors
+    ///
+    /// If the last one could not be taken.
+    pub(super) async fn take_walk(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        walk: Vec<VerifiedPdu>,
+        arrival: Arrival,
+    ) -> Result<(), FetchError> {
+        let incoming = walk.iter().cloned().map(|pdu| Incoming { pdu, arrival: Some(arrival), given_state: None });
+        let received = self.rooms.receive(room_id, incoming.collect()).await?;
+        let mut gaps = 0;
+        let mut last = Ok(());
+        for (pdu, received) in walk.iter().zip(received) {
+            last = Ok(());
+            if !is_lacking(&received) {
+                continue;
+            }
+            // What it lacked may have come since.
+            let received = self.take(room_id, pdu, arrival, None).await?;
+            let Received::NeedEvents(missing) = received else {
+                if matches!(received, Received::NeedState(_)) {
+                    gaps += 1;
+                    last = self.take_over_gap(server, room_id, rules, pdu, arrival, gaps).await;
+                }
+                continue;
+            };
+            let lacks_auth_events_alone = !missing.iter().any(|id| pdu.event().prev_events.contains(id));
+            last = if lacks_auth_events_alone {
+                self.take_with_auth_chain(server, room_id, rules, pdu, arrival).await
+            } else {
+                gaps += 1;
+                self.take_over_gap(server, room_id, rules, pdu, arrival, gaps).await
+            };
+            if let Err(error) = &last {
+                tracing::debug!(%server, %room_id, event_id = %pdu.event_id(), %error, "an event lacks what it builds on");
+            }
+        }
+        last
+    }
+
+    /// Takes an event whose prev events are not all here, by the state before it.
+    async fn take_over_gap(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        pdu: &VerifiedPdu,
+        arrival: Arrival,
+        gaps: usize,
+    ) -> Result<(), FetchError> {
+        if gaps > GAPS_MAX {
+            return Err(FetchError::Incomplete);
+        }
+        let state = self.fetch_state_before(server, room_id, rules, pdu).await?;
+        let received = self.take(room_id, pdu, arrival, Some(state)).await?;
+        if is_lacking(&received) { Err(FetchError::Incomplete) } else { Ok(()) }
+    }
+
+    async fn take_with_auth_chain(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        pdu: &VerifiedPdu,
+        arrival: Arrival,
+    ) -> Result<(), FetchError> {
+        self.fetch_auth_chain(server, room_id, rules, pdu.event_id()).await?;
+        let received = self.take(room_id, pdu, arrival, None).await?;
+        if is_lacking(&received) { Err(FetchError::Incomplete) } else { Ok(()) }
+    }
+
+    async fn take(
+        &self,
+        room_id: &RoomId,
+        pdu: &VerifiedPdu,
+        arrival: Arrival,
+        given_state: Option<Vec<ravel_core::id::EventId>>,
+    ) -> Result<Received, FetchError> {
+        let incoming = Incoming { pdu: pdu.clone(), arrival: Some(arrival), given_state };
+        let received = self.rooms.receive(room_id, vec![incoming]).await?.pop();
+        Ok(received.unwrap_or(Received::OtherRoom))
+    }
+}
+
+fn is_lacking(received: &Received) -> bool {
+    matches!(received, Received::NeedEvents(_) | Received::NeedState(_))
+}

@@ -1,0 +1,69 @@
+//! Events in an order in which a room can take them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ravel_core::{event::Event, id::EventId, pdu::VerifiedPdu};
+
+/// Returns events so that each comes after those that it names as prev or auth events, and each once. Those that name each other in a
+/// circle are left out.
+pub(crate) fn by_prev_events(pdus: Vec<VerifiedPdu>) -> Vec<VerifiedPdu> {
+    sorted(pdus, |event| event.prev_events.iter().chain(&event.auth_events).collect())
+}
+
+/// Returns events so that each comes after its auth events, and each once. Those that name each other in a circle are left out.
+pub(crate) fn by_auth_events(pdus: Vec<VerifiedPdu>) -> Vec<VerifiedPdu> {
+    sorted(pdus, |event| event.auth_events.iter().collect())
+}
+
+/// Kahn's algorithm; among those that can come next, the first of the input.
+fn sorted(pdus: Vec<VerifiedPdu>, parents: impl Fn(&Event) -> Vec<&EventId>) -> Vec<VerifiedPdu> {
+    let mut numbers: HashMap<EventId, usize> = HashMap::with_capacity(pdus.len());
+    let mut slots: Vec<Option<VerifiedPdu>> = Vec::with_capacity(pdus.len());
+    for pdu in pdus {
+        numbers.entry(pdu.event_id().clone()).or_insert_with(|| {
+            slots.push(Some(pdu));
+            slots.len() - 1
+        });
+    }
+    let mut waits_for = vec![0_usize; slots.len()];
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); slots.len()];
+    for (number, (pdu, waits_for)) in slots.iter().zip(&mut waits_for).enumerate() {
+        let Some(pdu) = pdu else { continue };
+        let parents: BTreeSet<usize> =
+            parents(pdu.event()).into_iter().filter_map(|id| numbers.get(id).copied()).collect();
+        *waits_for = parents.len();
+        for parent in parents {
+            children.get_mut(parent).into_iter().for_each(|children| children.push(number));
+        }
+    }
+    let ready = waits_for.iter().enumerate().filter(|(_, waits_for)| **waits_for == 0).map(|(number, _)| number);
+    let mut ready: BTreeSet<usize> = ready.collect();
+    let mut sorted = Vec::with_capacity(slots.len());
+    while let Some(number) = ready.pop_first() {
+        sorted.extend(slots.get_mut(number).and_then(Option::take));
+        for child in children.get(number).into_iter().flatten() {
+            if let Some(waits_for) = waits_for.get_mut(*child) {
+                *waits_for -= 1;
+                if *waits_for == 0 {
+                    ready.insert(*child);
+                }
+            }
+        }
+    }
+    sorted
+}
+
+/// Returns those of some events that are ancestors of an event, by what they say, as [`by_prev_events`] sorts them.
+pub(crate) fn ancestors(of: &VerifiedPdu, pdus: Vec<VerifiedPdu>) -> Vec<VerifiedPdu> {
+    let mut by_id: HashMap<EventId, VerifiedPdu> = pdus.into_iter().map(|pdu| (pdu.event_id().clone(), pdu)).collect();
+    by_id.remove(of.event_id());
+    let mut ancestors: Vec<VerifiedPdu> = Vec::new();
+    let mut pending: Vec<EventId> = of.event().prev_events.to_vec();
+    while let Some(event_id) = pending.pop() {
+        if let Some(pdu) = by_id.remove(&event_id) {
+            pending.extend_from_slice(&pdu.event().prev_events);
+            ancestors.push(pdu);
+        }
+    }
+    by_prev_events(ancestors)
+}
