@@ -4,6 +4,7 @@
 
 mod keys;
 mod origin;
+mod transactions;
 
 use axum::Router;
 
@@ -11,6 +12,6 @@ pub use self::origin::Signed;
 use crate::serve::App;
 
 /// Returns the routes of the server-server API.
-pub(crate) fn routes(_app: &App) -> Router<App> {
-    Router::new().merge(keys::routes())
+pub(crate) fn routes(app: &App) -> Router<App> {
+    Router::new().merge(keys::routes()).merge(transactions::routes(app))
 }

@@ -9,6 +9,7 @@ use ravel_core::{
 };
 use ravel_homeserver::federation::{keys::AuthenticationError, x_matrix::SignedRequest};
 use ruma::api::IncomingRequest;
+use serde::de::DeserializeOwned;
 
 use crate::serve::{
     App,
@@ -45,6 +46,28 @@ impl<T: IncomingRequest> FromRequest<App> for Signed<T> {
         let received = Received::read(request, app).await?;
         let origin = origin_of(&received, app).await?;
         Ok(Self { origin, request: received.parse()? })
+    }
+}
+
+/// A request that another server has signed, with a body that ruma's type would be too strict about. As an extractor it goes last.
+#[derive(Debug)]
+pub(super) struct SignedJson<T> {
+    /// The server that has sent it.
+    pub(super) origin: ServerName,
+    /// What the path has at its placeholders.
+    pub(super) arguments: Vec<String>,
+    /// The body.
+    pub(super) body: T,
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for SignedJson<T> {
+    type Rejection = MatrixError;
+
+    async fn from_request(request: Request, app: &App) -> MatrixResult<Self> {
+        let received = Received::read(request, app).await?;
+        let origin = origin_of(&received, app).await?;
+        let body = serde_json::from_slice(&received.body).map_err(|error| MatrixError::bad_json(error.to_string()))?;
+        Ok(Self { origin, arguments: received.arguments, body })
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Received {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Received {
