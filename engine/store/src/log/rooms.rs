@@ -71,6 +71,9 @@ const TIMELINE_PAGE: usize = 1024;
 /// How many events are handed out at a time: 16 MiB at most.
 const LOGGED_EVENTS_PAGE: usize = 256;
 
+/// How many events are looked up at once.
+const LOGGED_EVENTS_AT_ONCE: usize = 1024;
+
 /// An event as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedEvent {
@@ -248,13 +251,46 @@ impl EventLog {
         Ok(self.logged(timeline(number, sequence, sequence.saturating_add(1))).await?.pop())
     }
 
+    /// Returns those of some events that a room has, in the order of `event_ids`. All at once they cost a few look-ups of many keys.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or what it has does not fit together.
+    pub async fn logged_events_of(
+        &self,
+        room_id: &RoomId,
+        event_ids: &[EventId],
+    ) -> Result<Vec<LoggedEvent>, LogError> {
+        let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(Vec::new()) };
+        let mut logged = Vec::with_capacity(event_ids.len());
+        for event_ids in event_ids.chunks(LOGGED_EVENTS_AT_ONCE) {
+            let places: Vec<Bytes> = event_ids.iter().map(|event_id| key::event(number, event_id)).collect();
+            let mut timeline = Vec::with_capacity(places.len());
+            for (key, place) in places.iter().zip(self.store.get_many(Keyspace::Events, &places).await?) {
+                let Some(place) = place else { continue };
+                let EventRecord { sequence } = codec::decode(key, &place)?;
+                timeline.push(key::timeline(number, sequence));
+            }
+            let records = self.store.get_many(Keyspace::Timelines, &timeline).await?;
+            let corrupt = |key: &Bytes| StoreError::corrupt(Keyspace::Timelines, key, "an event of a timeline");
+            let items = timeline.into_iter().zip(records);
+            let items = items.map(|(key, value)| Ok((key.clone(), value.ok_or_else(|| corrupt(&key))?)));
+            logged.extend(self.logged_items(&items.collect::<Result<Vec<_>, StoreError>>()?).await?);
+        }
+        Ok(logged)
+    }
+
     /// Returns the events of a page of a timeline.
     async fn logged(&self, scan: Scan) -> Result<Vec<LoggedEvent>, LogError> {
-        let page = self.store.scan(scan).await?;
-        let sequences = page.items.iter().map(|(key, _)| key::timeline_sequence(key));
+        self.logged_items(&self.store.scan(scan).await?.items).await
+    }
+
+    /// Returns the events of some records of a timeline.
+    async fn logged_items(&self, timeline: &[(Bytes, Bytes)]) -> Result<Vec<LoggedEvent>, LogError> {
+        let sequences = timeline.iter().map(|(key, _)| key::timeline_sequence(key));
         let sequences: Vec<u64> = sequences.collect::<Result<_, _>>()?;
         let entries = self.entries(&sequences).await?;
-        let events = page.items.iter().zip(entries).map(|((key, value), (sequence, entry))| {
+        let events = timeline.iter().zip(entries).map(|((key, value), (sequence, entry))| {
             let bad = |problem| LogError::BadEntry { sequence, problem };
             let (event_id, json) = match entry {
                 LogEntry::Event { event_id, json, .. } => (event_id, Some(json)),

@@ -242,3 +242,15 @@ fn a_late_room_is_purged_as_a_whole() {
     assert!(others.iter().all(|entry| matches!(entry, LogEntry::Gone { .. })), "{others:?}");
     assert_eq!(findings(&late.store), [""; 0]);
 }
+
+#[test]
+fn several_events_are_read_at_once_in_the_order_asked_for() {
+    let late = Late::stored();
+    let (log, room_id) = (open(&late.store), late.room.room_id());
+    let nowhere = EventId::parse("$nowhere").unwrap();
+    let ids = [late.id(8), nowhere, late.id(0), late.id(3)];
+    let read = block_on(log.logged_events_of(room_id, &ids)).unwrap();
+    let one = |id: &EventId| block_on(log.logged_event(room_id, id)).unwrap();
+    assert_eq!(read, ids.iter().filter_map(one).collect::<Vec<_>>());
+    assert_eq!(read.iter().map(|event| event.is_outlier).collect::<Vec<_>>(), [false, true, false]);
+}
