@@ -130,6 +130,7 @@ impl Shared {
             signing_key: signing_key.clone(),
             cheap_password_hashes: config.registration.cheap_password_hashes,
             keys: network::key_store_config(&config.federation),
+            pauses: network::pauses(&config.federation),
         };
         let homeserver = Homeserver::open(homeserver_config, log, clock.clone(), random, network).await;
         let (homeserver, to_send) = homeserver.map_err(ServeError::Rooms)?;

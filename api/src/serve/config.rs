@@ -299,6 +299,10 @@ settings! {
         allow_private_addresses: bool = false;
         /// Public keys in base64 that nothing is accepted from, as their private halves are known to the world.
         denied_verify_keys: Vec<String> = vec!["l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og".into()];
+        /// Seconds for which a server is left alone that does not answer. Doubled each time, and over as soon as it shows a sign of life.
+        retry_seconds_min: u32 = 5;
+        /// The most seconds for which a server is left alone.
+        retry_seconds_max: u32 = 3600;
     }
 
     /// Requests that are not federation: to push gateways, application services, identity servers, and previewed pages.

@@ -6,7 +6,7 @@ use ravel_core::signing::{VerifyKey, decode_base64};
 use ravel_homeserver::{
     clock::Clock,
     federation::{
-        AddressFilter, DnsError, HickoryDns, HttpsNetwork, HttpsNetworkConfig, TlsConfig, TlsConfigError,
+        AddressFilter, DnsError, HickoryDns, HttpsNetwork, HttpsNetworkConfig, Pauses, TlsConfig, TlsConfigError,
         keys::KeyStoreConfig,
     },
     network::{Network, NoNetwork},
@@ -48,4 +48,10 @@ pub(super) fn open(
 pub(super) fn key_store_config(config: &Federation) -> KeyStoreConfig {
     let key = |text: &String| VerifyKey::from_bytes(&decode_base64(text)?.try_into().ok()?).ok();
     KeyStoreConfig { notaries: Vec::new(), denied_keys: config.denied_verify_keys.iter().filter_map(key).collect() }
+}
+
+/// Returns how long servers are left alone that do not answer.
+pub(super) fn pauses(config: &Federation) -> Pauses {
+    let ms = |seconds| i64::from(seconds) * 1000;
+    Pauses { min_ms: ms(config.retry_seconds_min), max_ms: ms(config.retry_seconds_max) }
 }

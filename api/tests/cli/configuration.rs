@@ -144,6 +144,10 @@ fn mistakes_in_a_file_are_told_with_their_place() {
         "[federation]\ndenied_verify_keys = [\"AA\"]",
         &["r.toml:4: federation.denied_verify_keys: \"AA\" is not the base64 of 32 bytes"],
     );
+    check(
+        "[federation]\nretry_seconds_max = 4",
+        &["r.toml:4: federation.retry_seconds_max: 4 is less than federation.retry_seconds_min"],
+    );
     check("[federation]\nca_certificates = \"a\"", &["r.toml:4: federation.ca_certificates: expected"]);
     check(
         "[recaptcha]\npublic_key = \"a\"",

@@ -25,7 +25,8 @@ pub mod x_matrix;
 
 pub use self::{
     address_filter::AddressFilter,
-    client::{FederationClient, FederationError, RemoteError, SendOptions},
+    back_off::Pauses,
+    client::{FederationClient, FederationError, OnAlive, RemoteError, SendOptions},
     dns::{Dns, DnsError, HickoryDns, SrvRecord},
     https::{HttpsNetwork, HttpsNetworkConfig},
     keys::KeyStore,

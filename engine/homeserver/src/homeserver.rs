@@ -10,7 +10,7 @@ use crate::{
     accounts::{Accounts, AccountsConfig},
     clock::Clock,
     federation::{
-        FederationClient, KeyStore,
+        FederationClient, KeyStore, Pauses,
         keys::{KeyStoreConfig, OwnKeys},
     },
     network::Network,
@@ -60,6 +60,8 @@ pub struct HomeserverConfig {
     pub cheap_password_hashes: bool,
     /// Whose keys are asked for and believed.
     pub keys: KeyStoreConfig,
+    /// How long servers are left alone that do not answer.
+    pub pauses: Pauses,
 }
 
 /// How many events may wait to be put into the queues of their destinations.
@@ -87,14 +89,14 @@ impl Homeserver {
         random: Arc<dyn Random>,
         network: Arc<dyn Network>,
     ) -> Result<(Self, mpsc::Receiver<ToSend>), RoomsError> {
-        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys } = config;
+        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys, pauses } = config;
         let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
         let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
         let (outbox, to_send) = mpsc::channel(OUTBOX_MAX);
         let key = signing_key.clone();
         let rooms = Rooms::open(server_name.clone(), key, log.clone(), clock.clone(), random.clone(), outbox).await?;
         let key = signing_key.clone();
-        let client = FederationClient::new(network, clock.clone(), random.clone(), server_name.clone(), key);
+        let client = FederationClient::new(network, clock.clone(), random.clone(), server_name.clone(), key, pauses);
         let (old_keys, key) = (Default::default(), signing_key.clone());
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);

@@ -71,6 +71,8 @@ fn limits(config: &Config, problem: &mut dyn FnMut(&str, String)) {
         ("limits.idle_seconds_max", u64::from(limits.idle_seconds_max), 1, DAY_SECONDS),
         ("limits.http2_streams_max", u64::from(limits.http2_streams_max), 1, 10_000),
         ("limits.stop_seconds_max", u64::from(limits.stop_seconds_max), 0, DAY_SECONDS),
+        ("federation.retry_seconds_min", u64::from(config.federation.retry_seconds_min), 1, DAY_SECONDS),
+        ("federation.retry_seconds_max", u64::from(config.federation.retry_seconds_max), 1, DAY_SECONDS),
         ("media.max_upload_size", config.media.max_upload_size, 1, 64 * GIB),
         ("email.smtp_port", u64::from(config.email.smtp_port), 1, 65_535),
     ] {
@@ -118,6 +120,10 @@ fn federation(config: &Config, problem: &mut dyn FnMut(&str, String)) {
         if ravel_core::signing::decode_base64(key).is_none_or(|key| key.len() != 32) {
             problem("federation.denied_verify_keys", format!("{key:?} is not the base64 of 32 bytes"));
         }
+    }
+    let (min, max) = (config.federation.retry_seconds_min, config.federation.retry_seconds_max);
+    if max < min {
+        problem("federation.retry_seconds_max", format!("{max} is less than federation.retry_seconds_min"));
     }
 }
 

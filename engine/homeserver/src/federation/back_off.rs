@@ -9,10 +9,38 @@ use crate::random::Random;
 
 /// Servers that did not answer lately, and until when to leave them alone.
 ///
-/// The pause doubles with each failure, from five seconds to an hour, and is spread by a quarter either way so that servers that
-/// fell together are not all tried together. Any sign of life ends it.
+/// Any sign of life ends a pause.
 pub(crate) struct BackOffs {
+    pauses: Pauses,
     servers: Mutex<TimedCache<ServerName, BackOff>>,
+}
+
+/// How long a server is left alone that did not answer: the pause doubles with each failure in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pauses {
+    /// The first pause, in milliseconds.
+    pub min_ms: i64,
+    /// The longest.
+    pub max_ms: i64,
+}
+
+impl Default for Pauses {
+    /// From five seconds to an hour.
+    fn default() -> Self {
+        Self { min_ms: 5_000, max_ms: 60 * 60 * 1000 }
+    }
+}
+
+impl Pauses {
+    /// Returns the pause after so many failures in a row, spread by a quarter either way so that servers that fell together are not all
+    /// tried together.
+    pub(crate) fn after(self, failures: u32, random: &dyn Random) -> i64 {
+        let pause_ms = self.min_ms.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.max_ms);
+        let mut bytes = [0; 4];
+        random.fill(&mut bytes);
+        // Between three and five quarters.
+        pause_ms * 3 / 4 + pause_ms / 2 * i64::from(u32::from_le_bytes(bytes)) / i64::from(u32::MAX)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -24,12 +52,12 @@ struct BackOff {
 /// How many servers are remembered.
 const SERVERS_MAX: usize = 50_000;
 
-const PAUSE_MS_MIN: i64 = 5_000;
-const PAUSE_MS_MAX: i64 = 60 * 60 * 1000;
+/// How long a server may want to be left alone, and how long failures are remembered after a pause.
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
 impl BackOffs {
-    pub(crate) fn new() -> Self {
-        Self { servers: Mutex::new(TimedCache::new(SERVERS_MAX)) }
+    pub(crate) fn new(pauses: Pauses) -> Self {
+        Self { pauses, servers: Mutex::new(TimedCache::new(SERVERS_MAX)) }
     }
 
     /// Returns until when a server is left alone, `None` if it is not.
@@ -46,19 +74,15 @@ impl BackOffs {
             return;
         }
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
-        let pause_ms = PAUSE_MS_MIN.saturating_mul(1 << (failures - 1).min(20)).min(PAUSE_MS_MAX);
-        let mut bytes = [0; 4];
-        random.fill(&mut bytes);
-        // Between three and five quarters.
-        let pause_ms = pause_ms * 3 / 4 + pause_ms / 2 * i64::from(u32::from_le_bytes(bytes)) / i64::from(u32::MAX);
-        insert(&mut servers, server, BackOff { failures, until_ms: now_ms.saturating_add(pause_ms) });
+        let until_ms = now_ms.saturating_add(self.pauses.after(failures, random));
+        insert(&mut servers, server, BackOff { failures, until_ms });
     }
 
     /// Notes that a server wants to be left alone for a while.
     pub(crate) fn asked_to_wait(&self, server: &ServerName, pause_ms: i64, now_ms: i64) {
         let mut servers = self.servers();
         let failures = servers.get(server, now_ms).map_or(0, |before| before.failures);
-        let until_ms = now_ms.saturating_add(pause_ms.clamp(0, PAUSE_MS_MAX));
+        let until_ms = now_ms.saturating_add(pause_ms.clamp(0, HOUR_MS));
         insert(&mut servers, server, BackOff { failures, until_ms });
     }
 
@@ -74,7 +98,7 @@ impl BackOffs {
 
 /// The count is remembered for some time after the pause, for otherwise it would never grow.
 fn insert(servers: &mut TimedCache<ServerName, BackOff>, server: &ServerName, back_off: BackOff) {
-    servers.insert(server.clone(), back_off, back_off.until_ms.saturating_add(4 * PAUSE_MS_MAX));
+    servers.insert(server.clone(), back_off, back_off.until_ms.saturating_add(4 * HOUR_MS));
 }
 
 #[cfg(test)]
@@ -96,7 +120,7 @@ mod tests {
 
     /// Checks the pauses in seconds after so many failures in a row.
     fn check(random: u8, expected_s: [i64; 12]) {
-        let back_offs = BackOffs::new();
+        let back_offs = BackOffs::new(Pauses::default());
         let mut now_ms = 0;
         for expected_s in expected_s {
             back_offs.failed(&server(), now_ms, now_ms, &Fixed(random));
@@ -115,7 +139,7 @@ mod tests {
 
     #[test]
     fn requests_that_fail_together_are_one_failure() {
-        let back_offs = BackOffs::new();
+        let back_offs = BackOffs::new(Pauses::default());
         back_offs.failed(&server(), 0, 10, &Fixed(0));
         let until_ms = back_offs.until_ms(&server(), 10);
         for begun_ms in 0..100 {
@@ -126,12 +150,12 @@ mod tests {
 
     #[test]
     fn a_sign_of_life_ends_it() {
-        let back_offs = BackOffs::new();
+        let back_offs = BackOffs::new(Pauses::default());
         assert!(!back_offs.is_alive(&server()));
         back_offs.failed(&server(), 0, 0, &Fixed(0));
         assert!(back_offs.is_alive(&server()));
         assert_eq!(back_offs.until_ms(&server(), 0), None);
         back_offs.asked_to_wait(&server(), i64::MAX, 0);
-        assert_eq!(back_offs.until_ms(&server(), 0), Some(PAUSE_MS_MAX));
+        assert_eq!(back_offs.until_ms(&server(), 0), Some(HOUR_MS));
     }
 }

@@ -1,6 +1,6 @@
 //! Requests to other servers, signed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{
@@ -16,7 +16,7 @@ use ruma::api::{IncomingResponse, OutgoingBody, OutgoingRequest, path_builder::P
 use serde::Deserialize;
 
 use super::{
-    back_off::BackOffs,
+    back_off::{BackOffs, Pauses},
     x_matrix::{SignedRequest, sign},
 };
 use crate::{
@@ -38,7 +38,11 @@ struct Shared {
     our_name: ServerName,
     key: SigningKey,
     back_offs: BackOffs,
+    on_alive: OnceLock<OnAlive>,
 }
+
+/// What is called with a server that was left alone and is there again.
+pub type OnAlive = Box<dyn Fn(&ServerName) + Send + Sync>;
 
 /// How one request is sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,8 +104,15 @@ impl FederationClient {
         random: Arc<dyn Random>,
         our_name: ServerName,
         key: SigningKey,
+        pauses: Pauses,
     ) -> Self {
-        Self { shared: Arc::new(Shared { network, clock, random, our_name, key, back_offs: BackOffs::new() }) }
+        let (back_offs, on_alive) = (BackOffs::new(pauses), OnceLock::new());
+        Self { shared: Arc::new(Shared { network, clock, random, our_name, key, back_offs, on_alive }) }
+    }
+
+    /// Has something called whenever a server that was left alone is there again. Only the first one is.
+    pub fn on_alive(&self, call: OnAlive) {
+        let _ = self.shared.on_alive.set(call);
     }
 
     /// Returns the name of our server.
@@ -168,7 +179,11 @@ impl FederationClient {
 
     /// Notes that a server is there: it has sent us something. Returns whether it had been given up.
     pub fn sign_of_life(&self, server: &ServerName) -> bool {
-        self.shared.back_offs.is_alive(server)
+        let was_given_up = self.shared.back_offs.is_alive(server);
+        if was_given_up && let Some(call) = self.shared.on_alive.get() {
+            call(server);
+        }
+        was_given_up
     }
 
     /// Returns until when a server is left alone, in milliseconds since 1970; `None` if it is not.
@@ -222,7 +237,7 @@ impl FederationClient {
                 back_offs.failed(destination, begun_ms, now_ms, &**random);
             }
             Err(error) if error.is_of_server() => back_offs.failed(destination, begun_ms, now_ms, &**random),
-            _ => drop(back_offs.is_alive(destination)),
+            _ => drop(self.sign_of_life(destination)),
         }
         let answer = answer?;
         if answer.status().is_success() { Ok(answer) } else { Err(RemoteError::of(answer).into()) }

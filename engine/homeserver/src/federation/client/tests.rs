@@ -67,7 +67,8 @@ fn server(name: &str) -> ServerName {
 fn client() -> (FederationClient, Arc<Script>) {
     let script = Arc::new(Script::default());
     let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[1; 32]);
-    let client = FederationClient::new(script.clone(), script.clone(), Arc::new(OsRandom), server("us"), key);
+    let (random, pauses) = (Arc::new(OsRandom), Pauses::default());
+    let client = FederationClient::new(script.clone(), script.clone(), random, server("us"), key, pauses);
     (client, script)
 }
 
@@ -169,8 +170,12 @@ async fn pauses_end_by_themselves_or_by_a_sign_of_life() {
     assert!(client.send_raw(&server("them"), request(), SendOptions::default()).await.is_err());
     script.now_ms.store(client.backing_off_until_ms(&server("them")).unwrap(), Ordering::SeqCst);
     assert!(client.backing_off_until_ms(&server("them")).is_none());
+    let alive = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&alive);
+    client.on_alive(Box::new(move |server| told.lock().unwrap().push(server.clone())));
     script.fail(NetworkError::Timeout);
     assert!(client.send_raw(&server("them"), request(), SendOptions::default()).await.is_err());
-    assert!(client.sign_of_life(&server("them")));
+    assert!(!client.sign_of_life(&server("others")) && client.sign_of_life(&server("them")));
     assert!(client.backing_off_until_ms(&server("them")).is_none());
+    assert_eq!(*alive.lock().unwrap(), [server("them")], "told once, and of no server that was not given up");
 }

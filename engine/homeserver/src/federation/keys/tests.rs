@@ -15,7 +15,7 @@ use ravel_store::MemoryStore;
 
 use super::*;
 use crate::{
-    federation::x_matrix::sign,
+    federation::{Pauses, x_matrix::sign},
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
 };
@@ -88,6 +88,7 @@ impl World {
             Arc::new(OsRandom),
             own.server_name.clone(),
             own.signing_key.clone(),
+            Pauses::default(),
         );
         KeyStore::new(log, client, self.clone(), own, config)
     }
