@@ -391,6 +391,16 @@ impl Room {
         Some(&self.position(self.graph.index_of(event_id)?).event)
     }
 
+    /// Returns the number of an event: they are given from 0 on, in the order in which events come.
+    pub fn number_of(&self, event_id: &EventId) -> Option<usize> {
+        self.graph.index_of(event_id).map(EventIndex::as_usize)
+    }
+
+    /// Returns the event of a number.
+    pub fn event_at(&self, index: usize) -> Option<&Arc<Event>> {
+        self.positions.get(index).map(|position| &position.event)
+    }
+
     /// Returns an event's outcome.
     pub fn outcome(&self, event_id: &EventId) -> Option<Outcome> {
         Some(self.position(self.graph.index_of(event_id)?).outcome)

@@ -7,6 +7,8 @@ mod acl;
 mod create;
 mod error;
 mod members;
+mod messages;
+mod order;
 mod progress;
 mod read;
 mod receive;
@@ -34,12 +36,15 @@ use ravel_store::{Durability, log::EventLog};
 use tokio::sync::mpsc;
 
 use self::{
-    acl::CurrentAcl, members::LocalMembers, progress::Progress, servers::JoinedServers, transactions::Transactions,
+    acl::CurrentAcl, members::LocalMembers, order::Order, progress::Progress, servers::JoinedServers,
+    transactions::Transactions,
 };
 pub use self::{
     create::{CreateRoom, Preset},
     error::RoomsError,
-    read::{ClientEvent, Messages, Visibility},
+    messages::{MESSAGES_MAX, Messages, Page},
+    order::{TimelinePosition, TimelineToken},
+    read::{ClientEvent, Visibility},
     receive::{Incoming, Received},
     send::{MembershipChange, SendEvent},
     sync::{JoinedRoom, LeftRoom, MemberCounts, Sync, SyncToken},
@@ -89,14 +94,15 @@ struct LoadedRoom {
     redacted_by: HashMap<EventId, EventId>,
     servers: JoinedServers,
     acl: CurrentAcl,
+    order: Order,
 }
 
 impl LoadedRoom {
     fn new(room: Room) -> Self {
         let accepted = room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted);
         let redacted_by = accepted.filter_map(|(event, _)| Some((target(event)?, event.event_id.clone()))).collect();
-        let (servers, acl) = (JoinedServers::of(&room), CurrentAcl::default());
-        Self { room, redacted_by, servers, acl }
+        let (servers, acl, order) = (JoinedServers::of(&room), CurrentAcl::default(), Order::of(&room));
+        Self { room, redacted_by, servers, acl, order }
     }
 }
 
@@ -285,6 +291,9 @@ impl Inner {
                 destinations.extend(loaded.servers.names());
             }
             loaded.servers.change(room, &before, &changed_keys);
+            for event in &events {
+                loaded.order.add(room, &event.event);
+            }
             let redactions = events.iter().filter(|event| event.outcome == Outcome::Accepted);
             let redactions = redactions.filter_map(|it| Some((target(&it.event)?, it.event.event_id.clone())));
             loaded.redacted_by.extend(redactions);

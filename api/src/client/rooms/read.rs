@@ -1,7 +1,7 @@
 //! Reading rooms.
 
 use axum::{Json, Router, extract::State, routing::get};
-use ravel_homeserver::rooms::SyncToken;
+use ravel_homeserver::rooms::{Page, TimelineToken};
 use ruma::{
     api::{
         Direction,
@@ -48,15 +48,15 @@ async fn get_messages(
     let backward = request.dir == Direction::Backward;
     let bad = || MatrixError::invalid_param("from is no token of this server");
     let from = match &request.from {
-        Some(from) => SyncToken::parse(from).ok_or_else(bad)?,
-        None => SyncToken(if backward { app.rooms.position() } else { 0 }),
+        Some(from) => Some(TimelineToken::parse(from).ok_or_else(bad)?),
+        None => None,
     };
     let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
-    let room_id = room_id(&request.room_id)?;
-    let found = app.rooms.messages(&room_id, &sender.user_id, from.0, backward, limit).await?;
+    let page = Page { from, backward, limit };
+    let found = app.homeserver.messages(&room_id(&request.room_id)?, &sender.user_id, page).await?;
     let mut response = messages::Response::new();
-    response.start = from.to_string();
-    response.end = found.next.map(|next| SyncToken(next).to_string());
+    response.start = found.start.to_string();
+    response.end = found.next.map(|next| next.to_string());
     response.chunk = raw(found.events)?;
     Ok(RumaResponse(response))
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ravel_core::{
-    id::{EventId, RoomId, ServerName},
+    event::Membership,
+    id::{EventId, RoomId, ServerName, UserId},
     pdu::VerifiedPdu,
     room::Arrival,
 };
@@ -13,7 +14,11 @@ use super::{
     FetchError, by_prev_events,
     fetching::{ruma_event_id, ruma_room_id},
 };
-use crate::{homeserver::Homeserver, network::RequestLimits};
+use crate::{
+    homeserver::Homeserver,
+    network::RequestLimits,
+    rooms::{Messages, Page, RoomsError},
+};
 
 /// How many events are asked for at once.
 const EVENTS_MAX: u32 = 100;
@@ -21,6 +26,9 @@ const EVENTS_MAX: u32 = 100;
 /// How many servers are asked, and how many events they are asked to begin at.
 const SERVERS_MAX: usize = 3;
 const FROM_MAX: usize = 10;
+
+/// How often history is asked for to fill one page.
+const ROUNDS_MAX: usize = 3;
 
 const LIMITS: RequestLimits = RequestLimits { time: Duration::from_secs(20), answer_bytes: 16 << 20 };
 
@@ -46,6 +54,26 @@ impl Homeserver {
             }
         }
         Ok(false)
+    }
+
+    /// Returns a part of a room's timeline, of which a user gets what it may see; asks other servers for history where it is needed.
+    ///
+    /// Source: client-server API, "GET /_matrix/client/v3/rooms/{roomId}/messages".
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::messages`](crate::rooms::Rooms::messages).
+    pub async fn messages(&self, room_id: &RoomId, user: &UserId, page: Page) -> Result<Messages, RoomsError> {
+        if self.rooms.membership(room_id, user).await? == Some(Membership::Join) {
+            for _ in 0..ROUNDS_MAX {
+                let ends = self.rooms.history_ends(room_id, page).await?;
+                let came = !ends.is_empty() && self.backfill(room_id, &ends).await.unwrap_or(false);
+                if !came {
+                    break;
+                }
+            }
+        }
+        self.rooms.messages(room_id, user, page).await
     }
 
     async fn backfill_from(&self, server: &ServerName, room_id: &RoomId, from: &[EventId]) -> Result<bool, FetchError> {

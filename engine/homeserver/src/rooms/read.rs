@@ -26,15 +26,6 @@ pub struct ClientEvent {
     pub json: Map<String, Value>,
 }
 
-/// A part of a room's timeline.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Messages {
-    /// In the order that was asked for.
-    pub events: Vec<ClientEvent>,
-    /// Where to go on; `None` if there is no more.
-    pub next: Option<u64>,
-}
-
 /// Who may read a room's history.
 ///
 /// Source: client-server API, "Room History Visibility".
@@ -114,37 +105,6 @@ impl Rooms {
     pub async fn event(&self, room_id: &RoomId, user: &UserId, event_id: &EventId) -> Result<ClientEvent, RoomsError> {
         let logged = self.0.log.logged_event(room_id, event_id).await?.ok_or(RoomsError::NoSuchEvent)?;
         self.visible(room_id, user, vec![logged]).await?.pop().ok_or(RoomsError::NoSuchEvent)
-    }
-
-    /// Returns a part of the timeline that the user may see: at most `limit` events that come before the place `from` (or, forward, at
-    /// it and after), the nearest first.
-    ///
-    /// # Errors
-    ///
-    /// `NoSuchRoom`; `NotInRoom` for who never was in it.
-    pub async fn messages(
-        &self,
-        room_id: &RoomId,
-        user: &UserId,
-        from: u64,
-        backward: bool,
-        limit: usize,
-    ) -> Result<Messages, RoomsError> {
-        let may_look = self.read(room_id, |loaded| readable_state(&loaded.room, user).is_some()).await?;
-        if !may_look {
-            return Err(RoomsError::NotInRoom);
-        }
-        let limit = limit.clamp(1, MESSAGES_MAX);
-        let page = if backward {
-            self.0.log.logged_events_back(room_id, from, 0, limit).await?
-        } else {
-            let mut page = self.0.log.logged_events(room_id, from, self.position()).await?;
-            page.truncate(limit);
-            page
-        };
-        let next = page.last().filter(|_| page.len() == limit);
-        let next = next.map(|last| if backward { last.sequence } else { last.sequence.saturating_add(1) });
-        Ok(Messages { events: self.visible(room_id, user, page).await?, next })
     }
 
     /// Returns the events of a page that a user may see, as clients get them.
@@ -295,7 +255,7 @@ fn membership_in(room: &Room, state: State<'_>, user: &UserId) -> Option<Members
 type StateIds = BTreeMap<(Box<str>, Box<str>), EventId>;
 
 /// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there.
-fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
+pub(super) fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
     let ids = |state: State<'_>| {
         let entries = state.iter();
         entries.map(|(key, id)| ((key.event_type.as_ref().into(), key.state_key.as_ref().into()), id)).collect()
@@ -309,6 +269,3 @@ fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
 
 /// What clients get of an event.
 const CLIENT_FIELDS: [&str; 6] = ["content", "origin_server_ts", "redacts", "sender", "state_key", "type"];
-
-/// The most events of one answer to `/messages`.
-const MESSAGES_MAX: usize = 256;

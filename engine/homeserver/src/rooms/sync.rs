@@ -8,7 +8,7 @@ use ravel_core::{
     room::Room,
 };
 
-use super::{ClientEvent, Rooms, RoomsError};
+use super::{ClientEvent, Rooms, RoomsError, TimelineToken};
 
 /// A place in the log that a sync goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ pub struct JoinedRoom {
     /// There are more between the last sync and these.
     pub limited: bool,
     /// Where earlier events are.
-    pub prev_batch: Option<SyncToken>,
+    pub prev_batch: Option<TimelineToken>,
     /// What changed of the state before the timeline since the last sync; all of it if there was none.
     pub state: Vec<ClientEvent>,
     /// How many members there are; `None` if there is no member event among these.
@@ -166,8 +166,12 @@ impl Rooms {
         page.truncate(limit);
         page.reverse();
         let first = page.iter().find(|event| !event.is_outlier);
-        let prev_batch = first.map(|first| SyncToken(first.sequence));
         let first = first.map(|first| first.event_id.clone());
+        let prev_batch = match &first {
+            Some(first) => self.read(room_id, |loaded| loaded.order.position(&loaded.room, first)).await?,
+            None => None,
+        };
+        let prev_batch = prev_batch.map(TimelineToken::Position);
         let before = before.as_ref().filter(|_| since.is_some());
         let state = self.read(room_id, |loaded| changed_state(&loaded.room, before, first.as_ref())).await?;
         let timeline = self.visible(room_id, user, page).await?;

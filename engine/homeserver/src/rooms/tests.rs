@@ -20,7 +20,10 @@ use ravel_core::{
 use ravel_store::{MemoryStore, log::EventLog};
 use serde_json::json;
 
-use super::{ClientEvent, CreateRoom, MemberCounts, MembershipChange, Preset, Rooms, RoomsError, SendEvent, SyncToken};
+use super::{
+    ClientEvent, CreateRoom, MemberCounts, MembershipChange, Page, Preset, Rooms, RoomsError, SendEvent, SyncToken,
+    TimelineToken,
+};
 use crate::{clock::Clock, random::OsRandom};
 
 /// Moves on by a second whenever it is looked at, and never waits.
@@ -103,8 +106,12 @@ fn told(events: &[ClientEvent]) -> Vec<String> {
     events.iter().map(tell).collect()
 }
 
+fn back(from: Option<TimelineToken>, limit: usize) -> Page {
+    Page { from, backward: true, limit }
+}
+
 async fn history(rooms: &Rooms, room_id: &RoomId, name: &str) -> Vec<String> {
-    told(&rooms.messages(room_id, &user(name), u64::MAX, true, 100).await.unwrap().events)
+    told(&rooms.messages(room_id, &user(name), back(None, 100)).await.unwrap().events)
 }
 
 #[tokio::test]
@@ -121,7 +128,11 @@ async fn a_room_is_made_in_every_version_and_preset() {
                 redacts: None,
             });
             let room_id = rooms.create(&user("alice"), wanted).await.unwrap();
-            let first = rooms.messages(&room_id, &user("alice"), 0, false, 100).await.unwrap().events;
+            let first = rooms
+                .messages(&room_id, &user("alice"), Page { from: None, backward: false, limit: 100 })
+                .await
+                .unwrap()
+                .events;
             let expected = [
                 "create",
                 "member@alice:a",
@@ -161,7 +172,7 @@ async fn what_a_room_does_not_allow_is_refused_and_changes_nothing() {
     let elsewhere = RoomId::parse("!nowhere:a").unwrap();
     assert!(matches!(say(&rooms, &elsewhere, "alice", "hi").await, Err(RoomsError::NoSuchRoom)));
     assert!(matches!(rooms.state(&room_id, &user("bob")).await, Err(RoomsError::NotInRoom)));
-    let hidden = rooms.messages(&room_id, &user("bob"), u64::MAX, true, 10).await;
+    let hidden = rooms.messages(&room_id, &user("bob"), back(None, 10)).await;
     assert!(matches!(hidden, Err(RoomsError::NotInRoom)));
     assert_eq!(rooms.position(), before);
     say(&rooms, &room_id, "alice", "hi").await.unwrap();
@@ -246,7 +257,7 @@ async fn a_sync_tells_what_is_new() {
     let mut state = told(&joined.state);
     state.sort();
     assert_eq!(state, ["create", "join_rules", "member@alice:a", "power_levels"]);
-    let before = rooms.messages(&room_id, &user("alice"), joined.prev_batch.unwrap().0, true, 10).await.unwrap();
+    let before = rooms.messages(&room_id, &user("alice"), back(joined.prev_batch, 10)).await.unwrap();
     assert_eq!(told(&before.events), ["join_rules", "power_levels", "member@alice:a", "create"]);
 
     let nothing = rooms.sync(&user("alice"), first.next, 10, none).await.unwrap();

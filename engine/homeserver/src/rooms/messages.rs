@@ -1,0 +1,124 @@
+//! Reading a room's timeline, page by page.
+
+use ravel_core::{
+    id::{EventId, RoomId, UserId},
+    room::Room,
+};
+
+use super::{
+    ClientEvent, LoadedRoom, Rooms, RoomsError,
+    order::{TimelinePosition, TimelineToken, event_at},
+    read::readable_state,
+};
+
+/// A part of a room's timeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Messages {
+    /// In the order that was asked for.
+    pub events: Vec<ClientEvent>,
+    /// Where it begins.
+    pub start: TimelineToken,
+    /// Where to go on; `None` if there is no more.
+    pub next: Option<TimelinePosition>,
+}
+
+/// What part of a timeline is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Where it begins; the end of the timeline, or forward its start, if nothing is said.
+    pub from: Option<TimelineToken>,
+    /// Whether earlier events are wanted, the nearest first.
+    pub backward: bool,
+    /// At most so many events; [`MESSAGES_MAX`] are the most.
+    pub limit: usize,
+}
+
+/// The most events of one answer to `/messages`.
+pub const MESSAGES_MAX: usize = 256;
+
+impl Rooms {
+    /// Returns a part of the timeline, of which a user gets what it may see.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`; `NotInRoom` for who never was in it.
+    pub async fn messages(&self, room_id: &RoomId, user: &UserId, page: Page) -> Result<Messages, RoomsError> {
+        let may_look = self.read(room_id, |loaded| readable_state(&loaded.room, user).is_some()).await?;
+        if !may_look {
+            return Err(RoomsError::NotInRoom);
+        }
+        let (from, start) = self.begin_of(room_id, page).await?;
+        let limit = page.limit.clamp(1, MESSAGES_MAX);
+        let places = self.read(room_id, |loaded| places(loaded, from, page.backward, limit)).await?;
+        let next = places.last().filter(|_| places.len() == limit).map(|(last, _)| *last);
+        let next = next.map(|last| if page.backward { last } else { last.after() });
+        let mut events = Vec::with_capacity(places.len());
+        for (_, event_id) in &places {
+            events.extend(self.0.log.logged_event(room_id, event_id).await?);
+        }
+        Ok(Messages { events: self.visible(room_id, user, events).await?, start, next })
+    }
+
+    /// Returns those events of a page of which not all parents are here, the nearest first; none if the page is not backward.
+    pub(crate) async fn history_ends(&self, room_id: &RoomId, page: Page) -> Result<Vec<EventId>, RoomsError> {
+        if !page.backward {
+            return Ok(Vec::new());
+        }
+        let (from, _) = self.begin_of(room_id, page).await?;
+        let limit = page.limit.clamp(1, MESSAGES_MAX);
+        let ends = |loaded: &LoadedRoom| {
+            let room = &loaded.room;
+            let places = places(loaded, from, true, limit).into_iter();
+            places.filter(|(_, id)| lacks_parents(room, id)).map(|(_, id)| id).collect()
+        };
+        self.read(room_id, ends).await
+    }
+
+    /// Returns where a page begins, and the token for that.
+    async fn begin_of(&self, room_id: &RoomId, page: Page) -> Result<(TimelinePosition, TimelineToken), RoomsError> {
+        let position = match page.from {
+            Some(TimelineToken::Position(position)) => position,
+            Some(TimelineToken::Sync(token)) => self.position_of(room_id, token.0).await?,
+            None if page.backward => TimelinePosition::END,
+            None => TimelinePosition::START,
+        };
+        Ok((position, page.from.unwrap_or(TimelineToken::Position(position))))
+    }
+
+    /// Returns the place after the newest event of a room before a place in the log.
+    pub(super) async fn position_of(&self, room_id: &RoomId, sequence: u64) -> Result<TimelinePosition, RoomsError> {
+        let mut before = sequence;
+        loop {
+            let newest = self.0.log.logged_events_back(room_id, before, 0, NEWEST).await?;
+            let Some(oldest) = newest.last() else { return Ok(TimelinePosition::START) };
+            before = oldest.sequence;
+            let position = |loaded: &LoadedRoom| {
+                newest.iter().find_map(|event| loaded.order.position(&loaded.room, &event.event_id))
+            };
+            if let Some(position) = self.read(room_id, position).await? {
+                return Ok(position.after());
+            }
+        }
+    }
+}
+
+/// How many events are looked at together for one that has a place.
+const NEWEST: usize = 20;
+
+fn places(
+    loaded: &LoadedRoom,
+    from: TimelinePosition,
+    backward: bool,
+    limit: usize,
+) -> Vec<(TimelinePosition, EventId)> {
+    let with_id = |position| Some((position, event_at(&loaded.room, position)?.event_id.clone()));
+    match backward {
+        true => loaded.order.backward(from).take(limit).filter_map(with_id).collect(),
+        false => loaded.order.forward(from).take(limit).filter_map(with_id).collect(),
+    }
+}
+
+fn lacks_parents(room: &Room, event_id: &EventId) -> bool {
+    let is_here = |id: &EventId| room.event(id).is_some() && !room.is_outlier(id);
+    room.event(event_id).is_some_and(|event| !event.prev_events.iter().all(is_here))
+}
