@@ -52,10 +52,8 @@ impl Rooms {
         let places = self.read(room_id, |loaded| places(loaded, from, page.backward, limit)).await?;
         let next = places.last().filter(|_| places.len() == limit).map(|(last, _)| *last);
         let next = next.map(|last| if page.backward { last } else { last.after() });
-        let mut events = Vec::with_capacity(places.len());
-        for (_, event_id) in &places {
-            events.extend(self.0.log.logged_event(room_id, event_id).await?);
-        }
+        let ids: Vec<EventId> = places.into_iter().map(|(_, event_id)| event_id).collect();
+        let events = self.0.log.logged_events_of(room_id, &ids).await?;
         Ok(Messages { events: self.visible(room_id, user, events).await?, start, next })
     }
 

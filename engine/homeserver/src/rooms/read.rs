@@ -169,10 +169,7 @@ impl Rooms {
         room_id: &RoomId,
         ids: impl IntoIterator<Item = EventId>,
     ) -> Result<Vec<ClientEvent>, RoomsError> {
-        let mut events = Vec::new();
-        for id in ids {
-            events.extend(self.0.log.logged_event(room_id, &id).await?);
-        }
+        let events = self.0.log.logged_events_of(room_id, &ids.into_iter().collect::<Vec<_>>()).await?;
         self.as_clients_get_them(room_id, events).await
     }
 
