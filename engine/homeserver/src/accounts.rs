@@ -289,12 +289,11 @@ impl Accounts {
             let account = AccountRecord { password_hash: None, is_deactivated: true, ..account };
             let mut change = Change::default();
             change.put(fact_kind::ACCOUNT, key, Some(stored.value), Some(encode(&account)?));
-            // In the same batch: there is never a token of an account that is none any more. Who logs in meanwhile is refused, as the
-            // account is another.
             for device in self.devices_of(user_id.localpart()).await? {
                 change.remove_device(device)?;
             }
-            if self.apply(change).await? {
+            // Devices that logged in since they were looked up go in another round; from the first one on nobody can log in.
+            if self.apply(change).await? && self.devices_of(user_id.localpart()).await?.is_empty() {
                 return Ok(true);
             }
         }
