@@ -63,6 +63,20 @@ impl ParsedPdu {
     ///
     /// [`PduError`]: the event is to be dropped, as if it had never come. Cost: O(length).
     pub fn parse(bytes: &[u8], rules: &RoomVersionRules) -> Result<Self, PduError> {
+        let pdu = Self::parse_history(bytes, rules)?;
+        fields::check_counts(&pdu.event)?;
+        Ok(pdu)
+    }
+
+    /// As [`parse`](Self::parse), for an event of a room's past: some have more `prev_events` and `auth_events` than events may have
+    /// today, and servers must not check the history they ask for against these limits.
+    ///
+    /// Source: server-server API, "GET /_matrix/federation/v1/backfill/{roomId}".
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_history(bytes: &[u8], rules: &RoomVersionRules) -> Result<Self, PduError> {
         if bytes.len() > PDU_INPUT_BYTES_MAX {
             return Err(PduError::TooLarge { bytes: bytes.len() });
         }
@@ -145,7 +159,7 @@ impl VerifiedPdu {
         authorising_user_signed: Option<bool>,
         content_hash_matched: bool,
     ) -> Result<Self, PduError> {
-        let pdu = ParsedPdu::parse(json, rules)?;
+        let pdu = ParsedPdu::parse_history(json, rules)?;
         if pdu.json != json {
             return Err(PduError::NotCanonical);
         }

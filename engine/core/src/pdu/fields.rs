@@ -44,12 +44,25 @@ pub(super) fn read_event(
         state_key: state_key.map(Arc::from),
         origin_server_ts_ms: fields.integer("origin_server_ts")?,
         depth,
-        prev_events: fields.event_ids("prev_events", PREV_EVENTS_MAX)?,
-        auth_events: fields.event_ids("auth_events", AUTH_EVENTS_MAX)?,
+        prev_events: fields.event_ids("prev_events")?,
+        auth_events: fields.event_ids("auth_events")?,
         content: read_content(object, event_type, content, rules),
         oversized_field: fields.oversized,
         event_id,
     })
+}
+
+/// Checks that an event has no more prev and auth events than one that is made today may have.
+pub(super) fn check_counts(event: &Event) -> Result<(), PduError> {
+    for (field, count, count_max) in [
+        ("prev_events", event.prev_events.len(), PREV_EVENTS_MAX),
+        ("auth_events", event.auth_events.len(), AUTH_EVENTS_MAX),
+    ] {
+        if count > count_max {
+            return Err(PduError::TooManyEntries { field, count });
+        }
+    }
+    Ok(())
 }
 
 struct Fields<'a> {
@@ -103,11 +116,9 @@ impl<'a> Fields<'a> {
         self.object.get(field).and_then(CanonicalJsonValue::as_i64_saturating).ok_or(wrong_type(field, "an integer"))
     }
 
-    fn event_ids(&self, field: &'static str, count_max: usize) -> Result<Box<[EventId]>, PduError> {
+    /// How many there are is bounded by the size of the event alone.
+    fn event_ids(&self, field: &'static str) -> Result<Box<[EventId]>, PduError> {
         let entries = get_array(self.object, field).ok_or(wrong_type(field, "an array"))?;
-        if entries.len() > count_max {
-            return Err(PduError::TooManyEntries { field, count: entries.len() });
-        }
         let carried = self.rules.event_id_format == EventIdFormat::Carried;
         let read = |entry: &CanonicalJsonValue| {
             let id = if carried { id_of_pair(entry) } else { entry.as_str() };

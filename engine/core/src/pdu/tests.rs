@@ -153,6 +153,19 @@ fn sc_033_sc_065_lists_are_bounded() {
 }
 
 #[test]
+fn sc_065_history_is_not_checked_against_the_counts_of_today() {
+    for (field, count) in [("prev_events", 1_000), ("auth_events", 11)] {
+        let event = signed(V3, &format!(r#"{{"{field}":[{}]}}"#, vec![r#""$e""#; count].join(",")), &["a"]);
+        assert!(matches!(parse(V3, &event), Err(PduError::TooManyEntries { .. })));
+        let pdu = ParsedPdu::parse_history(&object_to_canonical_bytes(&event), V3.rules()).unwrap();
+        // And is found again in the log.
+        let json = object_to_canonical_bytes(pdu.json());
+        let restored = VerifiedPdu::restore(&json, V3.rules(), None, true).unwrap();
+        assert_eq!(restored.event().prev_events.len().max(restored.event().auth_events.len()), count);
+    }
+}
+
+#[test]
 fn sc_010_depth_range_by_room_version() {
     let depth = |version: RoomVersion, depth: &str| {
         parse(version, &signed(version, &format!(r#"{{"depth":{depth}}}"#), &["a"])).map(|pdu| pdu.event().depth)

@@ -26,7 +26,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::by_auth_events;
+use super::{PduRefusal, by_auth_events, verifying::Verified};
 use crate::{
     federation::{FederationError, SendOptions},
     homeserver::Homeserver,
@@ -207,16 +207,7 @@ impl Homeserver {
         rules: &'static RoomVersionRules,
         pdus: Vec<Box<RawValue>>,
     ) -> Vec<VerifiedPdu> {
-        let verified = self.verify_pdus(rules, pdus).await.into_iter().filter_map(|(event_id, pdu)| {
-            let refusal = match pdu {
-                Ok(pdu) if pdu.event().room_id == *room_id => return Some(pdu),
-                Ok(_) => super::PduRefusal::OtherRoom,
-                Err(refusal) => refusal,
-            };
-            tracing::debug!(%room_id, event_id = event_id.map(tracing::field::display), %refusal, "an event was dropped");
-            None
-        });
-        verified.collect()
+        of_room(room_id, self.verify_pdus(rules, pdus).await)
     }
 
     async fn unknown(&self, room_id: &RoomId, events: &BTreeSet<EventId>) -> Result<BTreeSet<EventId>, RoomsError> {
@@ -249,4 +240,18 @@ pub(super) fn ruma_room_id(id: &RoomId) -> Result<OwnedRoomId, FetchError> {
 
 fn event_ids(ids: &[OwnedEventId]) -> Vec<EventId> {
     ids.iter().filter_map(|id| EventId::parse(id.as_str()).ok()).collect()
+}
+
+/// Returns those of another server's events that are valid, and of a room.
+pub(super) fn of_room(room_id: &RoomId, verified: Vec<Verified>) -> Vec<VerifiedPdu> {
+    let of_room = verified.into_iter().filter_map(|(event_id, pdu)| {
+        let refusal = match pdu {
+            Ok(pdu) if pdu.event().room_id == *room_id => return Some(pdu),
+            Ok(_) => PduRefusal::OtherRoom,
+            Err(refusal) => refusal,
+        };
+        tracing::debug!(%room_id, event_id = event_id.map(tracing::field::display), %refusal, "an event was dropped");
+        None
+    });
+    of_room.collect()
 }

@@ -12,7 +12,7 @@ use ruma::api::federation::backfill::get_backfill::v1 as get_backfill;
 
 use super::{
     FetchError, by_prev_events,
-    fetching::{ruma_event_id, ruma_room_id},
+    fetching::{of_room, ruma_event_id, ruma_room_id},
 };
 use crate::{
     homeserver::Homeserver,
@@ -82,7 +82,7 @@ impl Homeserver {
         let request = get_backfill::Request::new(ruma_room_id(room_id)?, v, EVENTS_MAX.into());
         let mut pdus = self.ask(server, request, LIMITS).await?.pdus;
         pdus.truncate(EVENTS_MAX as usize);
-        let pdus = self.verified_of_room(room_id, rules, pdus).await;
+        let pdus = of_room(room_id, self.verify_history(rules, pdus).await);
         let has_place = |room: &ravel_core::room::Room, id: &EventId| room.event(id).is_some() && !room.is_outlier(id);
         let placed = self.rooms.look(room_id, |room| pdus.iter().map(|pdu| has_place(room, pdu.event_id())).collect());
         let placed: Vec<bool> = placed.await?;

@@ -67,3 +67,72 @@ pub(crate) fn ancestors(of: &VerifiedPdu, pdus: Vec<VerifiedPdu>) -> Vec<Verifie
     }
     by_prev_events(ancestors)
 }
+
+#[cfg(test)]
+mod tests {
+    use ravel_core::{
+        canonical_json::{JsonMode, object_to_canonical_bytes, parse_object},
+        id::KeyId,
+        id::ServerName,
+        room_version::RoomVersion,
+        signing::{SigningKey, hash_and_sign_event},
+    };
+
+    use super::*;
+
+    /// Returns an event of room version 1, whose id its server chooses.
+    fn event(id: &str, prev_events: &[&str], auth_events: &[&str]) -> VerifiedPdu {
+        let references = |ids: &[&str]| {
+            let pairs: Vec<String> = ids.iter().map(|id| format!(r#"["${id}:a",{{"sha256":""}}]"#)).collect();
+            pairs.join(",")
+        };
+        let json = format!(
+            r#"{{"event_id":"${id}:a","room_id":"!r:a","sender":"@u:a","type":"m","content":{{}},"depth":1,"origin_server_ts":1,
+                "prev_events":[{}],"auth_events":[{}]}}"#,
+            references(prev_events),
+            references(auth_events),
+        );
+        let object = parse_object(json.as_bytes(), JsonMode::ByteExact).unwrap();
+        let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[7; 32]);
+        let rules = RoomVersion::V1.rules();
+        let signed = hash_and_sign_event(object, rules, &ServerName::parse("a").unwrap(), &key).unwrap();
+        VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, None, true).unwrap()
+    }
+
+    fn ids(pdus: &[VerifiedPdu]) -> Vec<&str> {
+        pdus.iter().map(|pdu| pdu.event_id().as_str().trim_matches(['$', ':', 'a'])).collect()
+    }
+
+    #[test]
+    fn parents_come_first() {
+        let events = vec![
+            event("4", &["3", "2"], &["1"]),
+            event("3", &["2"], &["1"]),
+            event("1", &[], &[]),
+            event("2", &["1"], &[]),
+        ];
+        assert_eq!(ids(&by_prev_events(events.clone())), ["1", "2", "3", "4"]);
+        assert_eq!(ids(&by_auth_events(events)), ["1", "4", "3", "2"]);
+        let twice = vec![event("1", &["0"], &["0"]), event("1", &["0"], &["0"])];
+        assert_eq!(ids(&by_prev_events(twice)), ["1"]);
+    }
+
+    #[test]
+    fn sc_066_circles_are_left_out() {
+        let events =
+            vec![event("1", &["2"], &[]), event("2", &["1"], &[]), event("3", &["3"], &[]), event("4", &[], &[])];
+        assert_eq!(ids(&by_prev_events(events)), ["4"]);
+    }
+
+    #[test]
+    fn only_what_leads_to_an_event_counts() {
+        let events = vec![
+            event("1", &[], &[]),
+            event("2", &["1"], &[]),
+            event("x", &["2"], &[]),
+            event("3", &["2"], &["y"]),
+            event("y", &[], &[]),
+        ];
+        assert_eq!(ids(&ancestors(&event("4", &["3"], &[]), events)), ["1", "2", "3"]);
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ravel_core::{
     id::EventId,
-    pdu::{ParsedPdu, VerifiedPdu},
+    pdu::{ParsedPdu, PduError, VerifiedPdu},
     room_version::{EventIdFormat, RoomVersionRules},
 };
 use serde::Deserialize;
@@ -15,6 +15,9 @@ use crate::homeserver::Homeserver;
 
 /// How many events are verified before others get their turn: about three milliseconds.
 const SLICE: usize = 50;
+
+/// The id of an event, as far as it can be told, and the event or what is wrong with it.
+pub(crate) type Verified = (Option<EventId>, Result<VerifiedPdu, PduRefusal>);
 
 /// The id of an event that is not valid, where it carries one.
 #[derive(Deserialize)]
@@ -31,10 +34,28 @@ impl Homeserver {
         &self,
         rules: &'static RoomVersionRules,
         pdus: Vec<Box<RawValue>>,
-    ) -> Vec<(Option<EventId>, Result<VerifiedPdu, PduRefusal>)> {
+    ) -> Vec<Verified> {
+        self.verify_read(rules, pdus, ParsedPdu::parse).await
+    }
+
+    /// As [`verify_pdus`](Self::verify_pdus), for a room's history.
+    pub(crate) async fn verify_history(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Vec<Verified> {
+        self.verify_read(rules, pdus, ParsedPdu::parse_history).await
+    }
+
+    async fn verify_read(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Box<RawValue>>,
+        read: fn(&[u8], &RoomVersionRules) -> Result<ParsedPdu, PduError>,
+    ) -> Vec<Verified> {
         let parsed: Vec<_> = pdus
             .iter()
-            .map(|pdu| match ParsedPdu::parse(pdu.get().as_bytes(), rules) {
+            .map(|pdu| match read(pdu.get().as_bytes(), rules) {
                 Ok(pdu) => Ok(pdu),
                 Err(error) => Err((carried_id(pdu, rules), PduRefusal::Format(Arc::new(error)))),
             })
