@@ -26,21 +26,23 @@ use ruma::OwnedDeviceId;
 use self::{
     change::Change,
     password::Passwords,
-    records::{AccountRecord, DeviceRecord, TokenRecord, decode, encode},
+    records::{AccountRecord, DeviceRecord, TokenRecord},
     tokens::{Remembered, TokenHash},
 };
 pub use self::{
     error::{AccountError, DeviceError, LoginError, RegisterError},
     interactive::{InteractiveAttempt, InteractiveSessions, Purpose},
     password::{PASSWORD_BYTES_MAX, PasswordError},
-    records::{RecordError, Role},
+    records::Role,
     shared_secret::{SharedSecret, SharedSecretError, SignedRegistration},
     values::{Login, NewDevice, PasswordLogin, Registered, Registration, Session},
 };
+pub use crate::record::RecordError;
 use crate::{
     clock::Clock,
     fact_kind,
     random::{Random, random_text},
+    record::{all_facts, decode, encode},
 };
 
 /// The most devices of an account.
@@ -341,16 +343,7 @@ impl Accounts {
     }
 
     async fn devices_of(&self, localpart: &str) -> Result<Vec<StoredFact>, LogError> {
-        let prefix = device_key(localpart, "");
-        let mut devices: Vec<StoredFact> = Vec::new();
-        loop {
-            let after = devices.last().map(|device| device.key.clone());
-            let page = self.0.log.facts(fact_kind::DEVICE, &prefix, after.as_deref(), DEVICES_MAX).await?;
-            if page.is_empty() {
-                return Ok(devices);
-            }
-            devices.extend(page);
-        }
+        all_facts(&self.0.log, fact_kind::DEVICE, &device_key(localpart, "")).await
     }
 
     /// Adds a device with a new token, in place of what is known of it.
@@ -418,6 +411,11 @@ fn check_device(device: &NewDevice) -> Result<(), DeviceError> {
     }
     let is_short = |name: &String| name.len() <= DISPLAY_NAME_BYTES_MAX;
     if device.display_name.as_ref().is_none_or(is_short) { Ok(()) } else { Err(DeviceError::DisplayNameTooLong) }
+}
+
+/// Returns what the account that a fact is of may do.
+pub(crate) fn role_of(account: &StoredFact) -> Result<Role, RecordError> {
+    Ok(decode::<AccountRecord>(&account.value)?.role)
 }
 
 #[cfg(test)]

@@ -12,5 +12,18 @@ pub const DEVICE: u8 = 2;
 /// Access tokens: SHA-256 of the token → whose it is.
 pub const ACCESS_TOKEN: u8 = 3;
 
+/// Profiles of users of this server: localpart, NUL, field → its value in JSON.
+pub const PROFILE_FIELD: u8 = 10;
+
+/// Rooms that users of this server forgot: localpart, NUL, room id → the member event by which the user was out of the room, in JSON. It
+/// counts as long as that is the user's member event in the current state.
+pub const FORGOTTEN_ROOM: u8 = 11;
+
+/// Filters: localpart, NUL, filter id → the filter in JSON.
+pub const FILTER: u8 = 12;
+
+/// Account data: localpart, NUL, room id or nothing, NUL, type → content in JSON.
+pub const ACCOUNT_DATA: u8 = 13;
+
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;

@@ -7,16 +7,20 @@ use ravel_store::log::EventLog;
 use tokio::sync::mpsc;
 
 use crate::{
+    account_data::AccountData,
     accounts::{Accounts, AccountsConfig},
     clock::Clock,
     federation::{
         FederationClient, KeyStore, Pauses,
         keys::{KeyStoreConfig, OwnKeys},
     },
+    filters::Filters,
     network::Network,
+    profiles::Profiles,
     random::Random,
     receiving::Receiving,
     rooms::{Rooms, RoomsError, ToSend},
+    sync::Syncs,
 };
 
 /// A homeserver. Cloning shares it.
@@ -42,6 +46,14 @@ pub struct Parts {
     pub accounts: Accounts,
     /// Rooms.
     pub rooms: Rooms,
+    /// Names and avatars of users.
+    pub profiles: Profiles,
+    /// What clients keep here.
+    pub account_data: AccountData,
+    /// What clients want to see.
+    pub filters: Filters,
+    /// What is new for users.
+    pub syncs: Syncs,
     /// Requests to other servers.
     pub client: FederationClient,
     /// Keys of other servers, and its own.
@@ -101,7 +113,26 @@ impl Homeserver {
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
         let receiving = Receiving::new();
-        let parts = Parts { server_name, signing_key, clock, random, log, accounts, rooms, client, keys, receiving };
+        let profiles = Profiles::new(log.clone(), rooms.clone());
+        let account_data = AccountData::new(log.clone(), rooms.clone());
+        let filters = Filters::new(log.clone());
+        let syncs = Syncs::new(rooms.clone(), account_data.clone(), clock.clone());
+        let parts = Parts {
+            server_name,
+            signing_key,
+            clock,
+            random,
+            log,
+            accounts,
+            rooms,
+            profiles,
+            account_data,
+            filters,
+            syncs,
+            client,
+            keys,
+            receiving,
+        };
         Ok((Self(Arc::new(parts)), to_send))
     }
 

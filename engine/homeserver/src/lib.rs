@@ -3,12 +3,17 @@
 //! The core decides and this crate carries out: it feeds events to rooms, stores what they say, and talks to other servers. Time,
 //! randomness and the network come in by narrow traits, so that several servers can run in one process.
 
+pub mod account_data;
 pub mod accounts;
 pub mod clock;
 pub mod fact_kind;
 pub mod federation;
+pub mod filters;
 pub mod homeserver;
 pub mod network;
+pub mod profiles;
 pub mod random;
 pub mod receiving;
+mod record;
 pub mod rooms;
+pub mod sync;

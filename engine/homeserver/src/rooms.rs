@@ -4,11 +4,15 @@
 //! not leave an event judged and not stored; if storing fails, the room is dropped and loaded again, as the log is the truth.
 
 mod acl;
+mod context;
 mod create;
 mod error;
+mod facts;
+mod guests;
 mod members;
 mod messages;
 mod order;
+mod profile;
 mod progress;
 mod read;
 mod receive;
@@ -40,6 +44,7 @@ use self::{
     transactions::Transactions,
 };
 pub use self::{
+    context::Context,
     create::{CreateRoom, Preset},
     error::RoomsError,
     messages::{MESSAGES_MAX, Messages, Page},
@@ -47,7 +52,7 @@ pub use self::{
     read::{ClientEvent, Visibility},
     receive::{Incoming, Received},
     send::{MembershipChange, SendEvent},
-    sync::{JoinedRoom, LeftRoom, MemberCounts, Sync, SyncToken},
+    sync::{JoinedRoom, LeftRoom, MemberCounts, Sync, SyncFilter, SyncToken},
     transactions::Transaction,
 };
 use crate::{clock::Clock, random::Random};
@@ -131,7 +136,8 @@ impl Rooms {
         random: Arc<dyn Random>,
         outbox: mpsc::Sender<ToSend>,
     ) -> Result<Self, RoomsError> {
-        let mut members = LocalMembers::new(server_name.clone());
+        let forgotten = facts::forgotten(&log, &server_name).await?;
+        let mut members = LocalMembers::new(server_name.clone(), forgotten, log.len());
         for (room_id, _) in log.rooms() {
             if let Some(room) = log.load_room(&room_id).await? {
                 members.load(&room, log.len());
@@ -151,6 +157,17 @@ impl Rooms {
             transactions,
             outbox,
         })))
+    }
+
+    /// Returns the name of the server.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.server_name
+    }
+
+    /// Returns the log that has the rooms.
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> &Arc<EventLog> {
+        &self.0.log
     }
 
     /// Returns the place in the log before which all is known: where a sync that begins now goes on from.
@@ -259,8 +276,24 @@ impl Inner {
         slot.as_mut().ok_or(RoomsError::NoSuchRoom)
     }
 
-    /// Runs a change on the room in `slot`, and stores what came of it.
+    /// Runs a change on the room in `slot`, stores what came of it, and does what follows from it.
     async fn change<T>(
+        &self,
+        slot: &mut Option<LoadedRoom>,
+        change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError>,
+    ) -> Result<T, RoomsError> {
+        let guest_access = slot.as_ref().and_then(guests::guest_access);
+        let changed = self.change_once(slot, change).await;
+        if slot.as_ref().and_then(guests::guest_access) != guest_access
+            && let Err(error) = self.expel_guests(slot).await
+        {
+            tracing::error!(%error, "a room is closed to guests, and some stay in it");
+        }
+        changed
+    }
+
+    /// Runs a change on the room in `slot`, and stores what came of it.
+    async fn change_once<T>(
         &self,
         slot: &mut Option<LoadedRoom>,
         change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError>,
@@ -397,4 +430,4 @@ impl Writing<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

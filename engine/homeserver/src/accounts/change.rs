@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use ravel_store::log::{Condition, Fact, StoredFact};
 
-use super::{
-    records::{DeviceRecord, RecordError, decode},
-    tokens::TokenHash,
+use super::{records::DeviceRecord, tokens::TokenHash};
+use crate::{
+    fact_kind,
+    record::{RecordError, decode},
 };
-use crate::fact_kind;
 
 /// What is put into the log at once, if what it depends on is still so.
 #[derive(Default)]

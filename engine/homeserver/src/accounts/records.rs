@@ -1,32 +1,8 @@
-//! What accounts are in the log: a version, and the record as bincode writes it.
+//! What accounts are in the log.
 
-use bincode::{
-    Decode, Encode,
-    config::{Configuration, Limit, LittleEndian, Varint},
-};
-use bytes::Bytes;
-use ravel_store::log::FACT_VALUE_BYTES_MAX;
+use bincode::{Decode, Encode};
 
-/// A value of a fact. The order of fields and of variants is the stored format: whoever changes it raises `VERSION`.
-pub(super) trait Record: Encode + Decode<()> {
-    const VERSION: u8;
-}
-
-/// Why a record can't be read or written.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum RecordError {
-    #[error("a record of an account can't be written")]
-    Encode(#[source] bincode::error::EncodeError),
-    #[error("a record of an account is of version {found}, this program knows {known}")]
-    Version { found: u8, known: u8 },
-    #[error("a record of an account is damaged")]
-    Decode(#[source] bincode::error::DecodeError),
-    #[error("a record of an account does not end where it should")]
-    Length,
-    #[error("a record has an id that is not valid")]
-    Id(#[from] ravel_core::id::InvalidId),
-}
+use crate::record::Record;
 
 /// What an account may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -74,27 +50,10 @@ impl Record for TokenRecord {
     const VERSION: u8 = 1;
 }
 
-const CONFIG: Configuration<LittleEndian, Varint, Limit<FACT_VALUE_BYTES_MAX>> =
-    bincode::config::standard().with_limit::<FACT_VALUE_BYTES_MAX>();
-
-pub(super) fn encode<R: Record>(record: &R) -> Result<Bytes, RecordError> {
-    let mut bytes = vec![R::VERSION];
-    bincode::encode_into_std_write(record, &mut bytes, CONFIG).map_err(RecordError::Encode)?;
-    Ok(bytes.into())
-}
-
-pub(super) fn decode<R: Record>(bytes: &[u8]) -> Result<R, RecordError> {
-    let (found, payload) = bytes.split_first().ok_or(RecordError::Length)?;
-    if *found != R::VERSION {
-        return Err(RecordError::Version { found: *found, known: R::VERSION });
-    }
-    let (record, read) = bincode::decode_from_slice(payload, CONFIG).map_err(RecordError::Decode)?;
-    if read == payload.len() { Ok(record) } else { Err(RecordError::Length) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{RecordError, decode, encode};
 
     #[test]
     fn the_bytes_stay_as_they_are() {

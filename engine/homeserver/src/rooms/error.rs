@@ -3,6 +3,8 @@
 use ravel_core::{event_auth::Refusal, pdu::PduError, room::RoomError, signing::SigningError};
 use ravel_store::log::LogError;
 
+use crate::record::RecordError;
+
 /// Why a room does not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -27,8 +29,14 @@ pub enum RoomsError {
     BadValue(&'static str),
     #[error("the membership is that already")]
     NoChange,
+    #[error("the user is in the room")]
+    StillInRoom,
+    #[error("the room does not let guests in")]
+    GuestsForbidden,
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error(transparent)]
     Room(#[from] RoomError),
     #[error("a task of the server failed")]

@@ -1,10 +1,10 @@
 //! In which rooms users of this server are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ravel_core::{
     event::{Membership, StateKey, event_type},
-    id::{RoomId, ServerName, UserId},
+    id::{EventId, RoomId, ServerName, UserId},
     room::Room,
 };
 
@@ -14,18 +14,31 @@ pub(super) struct LocalMembers {
     server_name: ServerName,
     users: BTreeMap<UserId, LocalUser>,
     members_of: BTreeMap<RoomId, BTreeSet<UserId>>,
+    /// The rooms that users forgot, with the member events by which they were out of them.
+    ///
+    /// Invariant: once all rooms are known, those are in the current states.
+    forgotten: HashMap<(UserId, RoomId), EventId>,
+    /// What comes before this place in the log may be news to anybody.
+    news_before: u64,
 }
 
 #[derive(Debug, Default)]
 struct LocalUser {
     rooms: BTreeMap<RoomId, Membership>,
-    /// All that is new in these rooms comes before this place in the log.
+    /// All that is new for this user comes before this place in the log.
     news_until: u64,
+    /// And its newest facts before this one.
+    facts_until: u64,
 }
 
 impl LocalMembers {
-    pub(super) fn new(server_name: ServerName) -> Self {
-        Self { server_name, users: BTreeMap::new(), members_of: BTreeMap::new() }
+    /// Makes them for a log of some length, of which no room is known yet.
+    pub(super) fn new(
+        server_name: ServerName,
+        forgotten: HashMap<(UserId, RoomId), EventId>,
+        news_before: u64,
+    ) -> Self {
+        Self { server_name, users: BTreeMap::new(), members_of: BTreeMap::new(), forgotten, news_before }
     }
 
     /// Takes note of a room that was there already. Costs what its state holds.
@@ -41,6 +54,10 @@ impl LocalMembers {
             let user = UserId::parse(&key.state_key).ok();
             let Some(user) = user.filter(|user| user.server_name() == self.server_name.as_str()) else { continue };
             let member = room.current_state().get(event_type::MEMBER, user.as_str());
+            let place = (user.clone(), room.room_id().clone());
+            if self.forgotten.get(&place) != member.as_ref() {
+                self.forgotten.remove(&place);
+            }
             let membership = member.and_then(|event_id| room.event(&event_id)?.membership());
             let rooms = &mut self.users.entry(user.clone()).or_default().rooms;
             match membership {
@@ -56,14 +73,46 @@ impl LocalMembers {
         }
     }
 
-    /// Returns the rooms that a user has a membership in, sorted by id.
+    /// Takes note of new facts for a user; `length` is that of the log with them.
+    pub(super) fn note_facts(&mut self, user: &UserId, length: u64) {
+        let user = self.users.entry(user.clone()).or_default();
+        (user.news_until, user.facts_until) = (length, length);
+    }
+
+    /// Whether there may be facts for a user from some place in the log on.
+    pub(super) fn has_facts_from(&self, user: &UserId, from: u64) -> bool {
+        from < self.news_before || self.users.get(user).is_some_and(|user| user.facts_until > from)
+    }
+
+    /// Takes note that a user forgot a room in which it has this member event.
+    pub(super) fn forget(&mut self, user: &UserId, room_id: &RoomId, member: EventId) {
+        self.forgotten.insert((user.clone(), room_id.clone()), member);
+    }
+
+    /// Whether a user forgot a room, and was not in it since.
+    pub(super) fn has_forgotten(&self, user: &UserId, room_id: &RoomId) -> bool {
+        !self.forgotten.is_empty() && self.forgotten.contains_key(&(user.clone(), room_id.clone()))
+    }
+
+    /// Returns the rooms that a user has a membership in and did not forget, sorted by id.
     pub(super) fn rooms_of(&self, user: &UserId) -> Vec<(RoomId, Membership)> {
         let rooms = self.users.get(user).into_iter().flat_map(|user| &user.rooms);
+        let rooms = rooms.filter(|(room_id, _)| !self.has_forgotten(user, room_id));
         rooms.map(|(room_id, membership)| (room_id.clone(), *membership)).collect()
     }
 
-    /// Whether something may have happened in a user's rooms from some place in the log on.
+    /// Returns the users of this server who have joined a room, sorted.
+    pub(super) fn joined(&self, room_id: &RoomId) -> Vec<UserId> {
+        let users = self.members_of.get(room_id).into_iter().flatten();
+        let has_joined = |user: &&UserId| {
+            let rooms = self.users.get(*user).map(|user| &user.rooms);
+            rooms.and_then(|rooms| rooms.get(room_id)) == Some(&Membership::Join)
+        };
+        users.filter(has_joined).cloned().collect()
+    }
+
+    /// Whether something may have happened in a user's rooms, or to its account, from some place in the log on.
     pub(super) fn has_news_from(&self, user: &UserId, from: u64) -> bool {
-        self.users.get(user).is_some_and(|user| user.news_until > from)
+        from < self.news_before || self.users.get(user).is_some_and(|user| user.news_until > from)
     }
 }

@@ -8,7 +8,6 @@ use ravel_core::{
 use super::{
     ClientEvent, LoadedRoom, Rooms, RoomsError,
     order::{TimelinePosition, TimelineToken, event_at},
-    read::readable_state,
 };
 
 /// A part of a room's timeline.
@@ -43,8 +42,7 @@ impl Rooms {
     ///
     /// `NoSuchRoom`; `NotInRoom` for who never was in it.
     pub async fn messages(&self, room_id: &RoomId, user: &UserId, page: Page) -> Result<Messages, RoomsError> {
-        let may_look = self.read(room_id, |loaded| readable_state(&loaded.room, user).is_some()).await?;
-        if !may_look {
+        if self.readable_until(room_id, user).await?.is_none() {
             return Err(RoomsError::NotInRoom);
         }
         let (from, start) = self.begin_of(room_id, page).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ravel_core::{
     canonical_json::{JsonMode, get_object, get_str, parse_object},
-    event::{Membership, event_type},
+    event::{Event, Membership, event_type},
     id::{EventId, RoomId, UserId},
     pdu::VerifiedPdu,
     room::{Outcome, Room},
@@ -73,8 +73,7 @@ impl Rooms {
     ///
     /// `NoSuchRoom`; `NotInRoom` for who never was in it.
     pub async fn state(&self, room_id: &RoomId, user: &UserId) -> Result<Vec<ClientEvent>, RoomsError> {
-        let ids = self.read(room_id, |loaded| readable_state(&loaded.room, user)).await?;
-        let ids = ids.ok_or(RoomsError::NotInRoom)?;
+        let ids = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
         self.events_by_id(room_id, ids.into_values()).await
     }
 
@@ -90,8 +89,7 @@ impl Rooms {
         event_type: &str,
         state_key: &str,
     ) -> Result<ClientEvent, RoomsError> {
-        let ids =
-            self.read(room_id, |loaded| readable_state(&loaded.room, user)).await?.ok_or(RoomsError::NotInRoom)?;
+        let ids = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
         let id =
             ids.into_iter().find_map(|((kind, key), id)| (*kind == *event_type && *key == *state_key).then_some(id));
         self.events_by_id(room_id, id).await?.pop().ok_or(RoomsError::NoSuchEvent)
@@ -119,16 +117,10 @@ impl Rooms {
         let facts = self
             .read(room_id, |loaded| {
                 let of = |event: &LoggedEvent| VisibilityFacts::of(&loaded.room, user, &event.event_id);
-                let left = left_at(&loaded.room, user);
-                (page.iter().map(of).collect::<Vec<_>>(), left)
+                page.iter().map(of).collect::<Vec<_>>()
             })
             .await?;
-        let (facts, left) = facts;
-        let left_sequence = match &left {
-            Left::Never => None,
-            Left::Is => Some(u64::MAX),
-            Left::At(event_id) => self.0.log.logged_event(room_id, event_id).await?.map(|event| event.sequence),
-        };
+        let left_sequence = self.left_sequence(room_id, user).await?;
         let mut known: BTreeMap<EventId, Visibility> = BTreeMap::new();
         let mut seen = Vec::new();
         for (event, facts) in page.into_iter().zip(facts) {
@@ -156,12 +148,54 @@ impl Rooms {
         self.as_clients_get_them(room_id, seen).await
     }
 
+    /// Returns the place in the log up to which a user was in a room; `None` if it never was there, or forgot it.
+    async fn left_sequence(&self, room_id: &RoomId, user: &UserId) -> Result<Option<u64>, RoomsError> {
+        if self.0.members().has_forgotten(user, room_id) {
+            return Ok(None);
+        }
+        match self.read(room_id, |loaded| left_at(&loaded.room, user)).await? {
+            Left::Never => Ok(None),
+            Left::Is => Ok(Some(u64::MAX)),
+            Left::At(event_id) => Ok(self.0.log.logged_event(room_id, &event_id).await?.map(|event| event.sequence)),
+        }
+    }
+
+    /// Returns the place in the log up to which a user may read a room's state; `None` if it may not at all.
+    pub(super) async fn readable_until(&self, room_id: &RoomId, user: &UserId) -> Result<Option<u64>, RoomsError> {
+        match self.left_sequence(room_id, user).await? {
+            Some(until) => Ok(Some(until)),
+            None => Ok(self.is_world_readable(room_id).await?.then_some(u64::MAX)),
+        }
+    }
+
+    /// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there, unless everybody
+    /// may.
+    pub(super) async fn readable_state(&self, room_id: &RoomId, user: &UserId) -> Result<Option<StateIds>, RoomsError> {
+        let has_forgotten = self.0.members().has_forgotten(user, room_id);
+        let ids = self.read(room_id, |loaded| readable_state(&loaded.room, user).filter(|_| !has_forgotten)).await?;
+        if ids.is_none() && self.is_world_readable(room_id).await? {
+            return self.read(room_id, |loaded| Some(state_ids(loaded.room.current_state()))).await;
+        }
+        Ok(ids)
+    }
+
+    /// Whether everybody may read a room, by its current state.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub async fn is_world_readable(&self, room_id: &RoomId) -> Result<bool, RoomsError> {
+        let event = |loaded: &LoadedRoom| loaded.room.current_state().get(event_type::HISTORY_VISIBILITY, "");
+        match self.read(room_id, event).await? {
+            Some(event_id) => Ok(self.visibility_of(room_id, &event_id).await? == Visibility::WorldReadable),
+            None => Ok(false),
+        }
+    }
+
     async fn visibility_of(&self, room_id: &RoomId, event_id: &EventId) -> Result<Visibility, RoomsError> {
         let event = self.0.log.logged_event(room_id, event_id).await?;
-        let json = event.and_then(|event| event.json).unwrap_or_default();
-        let object = parse_object(&json, JsonMode::ByteExact).unwrap_or_default();
-        let text = get_object(&object, "content").and_then(|content| get_str(content, "history_visibility"));
-        Ok(text.map_or(Visibility::default(), Visibility::parse))
+        let text = event.and_then(|event| text_in_content(&event.json?, "history_visibility"));
+        Ok(text.as_deref().map_or(Visibility::default(), Visibility::parse))
     }
 
     pub(super) async fn events_by_id(
@@ -183,6 +217,24 @@ impl Rooms {
 }
 
 impl LoadedRoom {
+    /// Returns a user's member event in the current state.
+    pub(super) fn member(&self, user: &UserId) -> Option<&Event> {
+        let event_id = self.room.current_state().get(event_type::MEMBER, user.as_str())?;
+        Some(self.room.event(&event_id)?)
+    }
+
+    /// Returns the member events of those who have joined, in the current state.
+    pub(super) fn joined(&self) -> Vec<EventId> {
+        let members = self.room.current_state().iter().filter(|(key, _)| *key.event_type == *event_type::MEMBER);
+        let is_join = |id: &EventId| self.room.event(id).and_then(|event| event.membership()) == Some(Membership::Join);
+        members.map(|(_, id)| id).filter(is_join).collect()
+    }
+
+    /// Returns the state after an event, `None` if the room does not know it.
+    pub(super) fn state_ids_after(&self, event_id: &EventId) -> Option<StateIds> {
+        self.room.state_after(event_id).map(state_ids)
+    }
+
     /// `None` if its content was purged.
     fn client_event(&self, event: LoggedEvent) -> Option<ClientEvent> {
         let LoggedEvent { sequence, event_id, json, .. } = event;
@@ -249,19 +301,26 @@ fn membership_in(room: &Room, state: State<'_>, user: &UserId) -> Option<Members
     room.event(&state.get(event_type::MEMBER, user.as_str())?)?.membership()
 }
 
-type StateIds = BTreeMap<(Box<str>, Box<str>), EventId>;
+/// Returns a string in the content of an event.
+pub(super) fn text_in_content(json: &[u8], field: &str) -> Option<String> {
+    let object = parse_object(json, JsonMode::ByteExact).ok()?;
+    Some(get_str(get_object(&object, "content")?, field)?.to_owned())
+}
+
+pub(super) type StateIds = BTreeMap<(Box<str>, Box<str>), EventId>;
 
 /// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there.
-pub(super) fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
-    let ids = |state: State<'_>| {
-        let entries = state.iter();
-        entries.map(|(key, id)| ((key.event_type.as_ref().into(), key.state_key.as_ref().into()), id)).collect()
-    };
+fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
     match left_at(room, user) {
-        Left::Is => Some(ids(room.current_state())),
-        Left::At(event_id) => room.state_after(&event_id).map(ids),
+        Left::Is => Some(state_ids(room.current_state())),
+        Left::At(event_id) => room.state_after(&event_id).map(state_ids),
         Left::Never => None,
     }
+}
+
+fn state_ids(state: State<'_>) -> StateIds {
+    let entries = state.iter();
+    entries.map(|(key, id)| ((key.event_type.as_ref().into(), key.state_key.as_ref().into()), id)).collect()
 }
 
 /// What clients get of an event.

@@ -1,7 +1,7 @@
 //! Sending events, and changing memberships.
 
 use ravel_core::{
-    canonical_json::CanonicalJsonObject,
+    canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
     event::{Membership, event_type},
     id::{EventId, RoomId, UserId},
     pdu::VerifiedPdu,
@@ -46,6 +46,30 @@ impl Rooms {
         self.write(room_id.clone(), move |writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
     }
 
+    /// Sets an entry of a room's state. If it has this content by the same user already, nothing is sent: the id is that of the event
+    /// that is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn set_state(&self, room_id: &RoomId, sender: &UserId, event: SendEvent) -> Result<EventId, RoomsError> {
+        let key = event.state_key.clone().unwrap_or_default();
+        let held = |loaded: &super::LoadedRoom| loaded.room.current_state().get(&event.event_type, &key);
+        let held = self.read(room_id, held).await?;
+        let logged = match &held {
+            Some(event_id) => self.0.log.logged_event(room_id, event_id).await?.and_then(|event| event.json),
+            None => None,
+        };
+        let json = logged.and_then(|json| parse_object(&json, JsonMode::ByteExact).ok()).unwrap_or_default();
+        let is_same =
+            get_object(&json, "content") == Some(&event.content) && get_str(&json, "sender") == Some(sender.as_str());
+        match held {
+            // Who may not send it learns that.
+            Some(held) if is_same && self.membership(room_id, sender).await? == Some(Membership::Join) => Ok(held),
+            _ => self.send(room_id, sender, event).await,
+        }
+    }
+
     /// Sends an event once for each transaction: again, it returns the id of the event that was sent. Transactions are forgotten by a
     /// restart, and the oldest once there are 20,000.
     ///
@@ -71,13 +95,18 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`, `Refused`, `Invalid`; `NoChange` if a user leaves who is not there.
+    /// `NoSuchRoom`, `Refused`, `Invalid`; `NoChange` if a user leaves who is not there; `GuestsForbidden` if a guest may
+    /// not join.
     pub async fn change_membership(
         &self,
         room_id: &RoomId,
         sender: &UserId,
         change: MembershipChange,
     ) -> Result<EventId, RoomsError> {
+        let is_join = change.membership == Membership::Join;
+        if is_join && self.is_guest(&change.target).await? && !self.guests_can_join(room_id).await? {
+            return Err(RoomsError::GuestsForbidden);
+        }
         let sender = sender.clone();
         self.write(room_id.clone(), move |writing| writing.change_membership(&sender, change)).await
     }

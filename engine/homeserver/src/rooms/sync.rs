@@ -1,14 +1,17 @@
 //! What is new for a user since some place in the log.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ravel_core::{
-    event::{Membership, event_type},
+    event::{Membership, StateKey, event_type},
     id::{EventId, RoomId, UserId},
-    room::Room,
+    room::{Outcome, Room},
 };
+use ravel_store::log::LoggedEvent;
+use ruma::api::client::filter::{RoomEventFilter, RoomFilter};
 
 use super::{ClientEvent, Rooms, RoomsError, TimelineToken};
+use crate::filters::matching::{allows_room, is_open, passes_in_room};
 
 /// A place in the log that a sync goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +20,9 @@ pub struct SyncToken(pub u64);
 impl SyncToken {
     /// Reads what [`Display`](std::fmt::Display) wrote.
     pub fn parse(text: &str) -> Option<Self> {
-        text.strip_prefix('s')?.parse().ok().map(Self)
+        // What follows is of no room's history.
+        let place = text.strip_prefix('s')?.split('_').next()?;
+        place.parse().ok().map(Self)
     }
 }
 
@@ -38,8 +43,6 @@ pub struct Sync {
     pub knocked: BTreeMap<RoomId, Vec<ClientEvent>>,
     /// Rooms that it left since.
     pub left: BTreeMap<RoomId, LeftRoom>,
-    /// Where the next sync goes on.
-    pub next: Option<SyncToken>,
 }
 
 /// A room that the user is in.
@@ -55,6 +58,8 @@ pub struct JoinedRoom {
     pub state: Vec<ClientEvent>,
     /// How many members there are; `None` if there is no member event among these.
     pub members: Option<MemberCounts>,
+    /// The user has joined it since the last sync, or there was none: it knows nothing of the room.
+    pub is_new: bool,
 }
 
 /// How many members a room has.
@@ -71,59 +76,46 @@ pub struct MemberCounts {
 pub struct LeftRoom {
     /// The last events up to its leaving.
     pub timeline: Vec<ClientEvent>,
+    /// There are more between the last sync and these.
+    pub limited: bool,
+    /// Where earlier events are.
+    pub prev_batch: Option<TimelineToken>,
     /// What changed of the state before them.
     pub state: Vec<ClientEvent>,
 }
 
 impl Rooms {
-    /// Returns what is new for a user since a place, all of its rooms if there is none. Waits up to `timeout` while nothing is.
+    /// Returns what is new in a user's rooms between the place `since` and the place `now` in the log; with `None`, all that there is.
     ///
     /// # Errors
     ///
     /// When the log can't be read.
-    pub async fn sync(
+    pub async fn news(
         &self,
         user: &UserId,
-        since: Option<SyncToken>,
-        timeline_limit: usize,
-        timeout: Duration,
-    ) -> Result<Sync, RoomsError> {
-        let mut position = self.0.progress.subscribe();
-        let mut timeout = self.0.clock.sleep(timeout);
-        loop {
-            let now = *position.borrow_and_update();
-            let has_news = since.is_none_or(|since| self.0.members().has_news_from(user, since.0));
-            let nothing = Sync { next: Some(SyncToken(now)), ..Sync::default() };
-            let sync = if has_news { self.sync_to(user, since, now, timeline_limit).await? } else { nothing };
-            if since.is_none() || !sync.is_empty() {
-                return Ok(sync);
-            }
-            tokio::select! {
-                () = &mut timeout => return Ok(sync),
-                changed = position.changed() => changed.map_err(|_| RoomsError::Panicked)?,
-            }
-        }
-    }
-
-    async fn sync_to(
-        &self,
-        user: &UserId,
-        since: Option<SyncToken>,
+        since: Option<u64>,
         now: u64,
-        limit: usize,
+        filter: &SyncFilter,
     ) -> Result<Sync, RoomsError> {
-        let from = since.map_or(0, |since| since.0.min(now));
-        let mut sync = Sync { next: Some(SyncToken(now)), ..Sync::default() };
+        let from = since.map_or(0, |since| since.min(now));
+        let mut sync = Sync::default();
+        if since.is_some() && !filter.full_state && !self.0.members().has_news_from(user, from) {
+            return Ok(sync);
+        }
         let rooms = self.0.members().rooms_of(user);
         for (room_id, membership) in rooms {
+            let RoomFilter { rooms, not_rooms, .. } = &filter.room;
+            if !allows_room(rooms.as_deref(), not_rooms, room_id.as_str()) {
+                continue;
+            }
             let newest = self.0.log.last_event_before(&room_id, now).await?;
-            if newest.is_none_or(|newest| newest < from) {
+            if newest.is_none_or(|newest| newest < from && !filter.full_state) {
                 continue;
             }
             match membership {
                 Membership::Join => {
-                    let joined = self.joined_room(&room_id, user, since, from, now, limit).await?;
-                    if since.is_none() || !joined.timeline.is_empty() || !joined.state.is_empty() {
+                    let joined = self.joined_room(&room_id, user, since, now, filter).await?;
+                    if joined.is_new || filter.full_state || !joined.timeline.is_empty() || !joined.state.is_empty() {
                         sync.joined.insert(room_id, joined);
                     }
                 }
@@ -135,11 +127,13 @@ impl Rooms {
                     let rooms = if membership == Membership::Invite { &mut sync.invited } else { &mut sync.knocked };
                     rooms.insert(room_id, events);
                 }
-                Membership::Leave | Membership::Ban if since.is_some() => {
+                Membership::Leave | Membership::Ban if since.is_some() || filter.room.include_leave => {
                     let member = self.member_event(&room_id, user).await?;
                     let Some(member) = member.filter(|member| member.sequence >= from) else { continue };
-                    let left = self.joined_room(&room_id, user, since, from, member.sequence + 1, limit).await?;
-                    sync.left.insert(room_id, LeftRoom { timeline: left.timeline, state: left.state });
+                    let until = member.sequence.saturating_add(1);
+                    let left = self.joined_room(&room_id, user, since, until, filter).await?;
+                    let JoinedRoom { timeline, limited, prev_batch, state, .. } = left;
+                    sync.left.insert(room_id, LeftRoom { timeline, limited, prev_batch, state });
                 }
                 Membership::Leave | Membership::Ban | Membership::Unknown => {}
             }
@@ -147,41 +141,95 @@ impl Rooms {
         Ok(sync)
     }
 
+    /// Returns what tells when there is more in the log for readers.
+    pub(crate) fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.progress.subscribe()
+    }
+
     async fn joined_room(
         &self,
         room_id: &RoomId,
         user: &UserId,
-        since: Option<SyncToken>,
-        from: u64,
+        since: Option<u64>,
         now: u64,
-        limit: usize,
+        filter: &SyncFilter,
     ) -> Result<JoinedRoom, RoomsError> {
-        let before = self.0.log.logged_events_back(room_id, from, 0, 1).await?.pop().map(|event| event.event_id);
-        let joined_since = self.read(room_id, |loaded| !was_in(&loaded.room, before.as_ref(), user)).await?;
+        let from = since.map_or(0, |since| since.min(now));
+        let before = self.event_before(room_id, from).await?;
+        let is_new = self.read(room_id, |loaded| !was_in(&loaded.room, before.as_ref(), user)).await?;
         // Who was not in the room then gets it as if there had been no sync.
-        let since = since.filter(|_| !joined_since);
-        let from = if since.is_some() { from } else { 0 };
-        let mut page = self.0.log.logged_events_back(room_id, now, from, limit.saturating_add(1)).await?;
-        let limited = page.len() > limit;
-        page.truncate(limit);
-        page.reverse();
-        let first = page.iter().find(|event| !event.is_outlier);
-        let first = first.map(|first| first.event_id.clone());
+        let from = if is_new || since.is_none() { 0 } else { from };
+        let Page { events: timeline, limited } =
+            self.newest_visible(room_id, user, from, now, &filter.room.timeline).await?;
+        let first = timeline.first().map(|first| first.event_id.clone());
         let prev_batch = match &first {
             Some(first) => self.read(room_id, |loaded| loaded.order.position(&loaded.room, first)).await?,
             None => None,
         };
-        let prev_batch = prev_batch.map(TimelineToken::Position);
-        let before = before.as_ref().filter(|_| since.is_some());
-        let state = self.read(room_id, |loaded| changed_state(&loaded.room, before, first.as_ref())).await?;
-        let timeline = self.visible(room_id, user, page).await?;
-        let state = self.events_by_id(room_id, state).await?;
+        let prev_batch = Some(prev_batch.map_or(TimelineToken::Sync(SyncToken(now)), TimelineToken::Position));
+        let before = before.as_ref().filter(|_| from > 0 && !filter.full_state);
+        let lazy = !filter.room.state.lazy_load_options.is_disabled();
+        let senders = || timeline.iter().filter_map(|event| event.json.get("sender")?.as_str());
+        let users: Option<BTreeSet<&str>> = lazy.then(|| senders().chain([user.as_str()]).collect());
+        let state =
+            self.read(room_id, |loaded| changed_state(&loaded.room, before, first.as_ref(), users.as_ref())).await?;
+        let mut state = self.events_by_id(room_id, state).await?;
+        state.retain(|event| passes_in_room(&filter.room.state, room_id.as_str(), &event.json));
         let is_member = |event: &ClientEvent| event.json.get("type").is_some_and(|kind| kind == event_type::MEMBER);
         let members = match timeline.iter().chain(&state).any(is_member) {
             true => Some(self.read(room_id, |loaded| MemberCounts::of(&loaded.room)).await?),
             false => None,
         };
-        Ok(JoinedRoom { timeline, limited, prev_batch, state, members })
+        Ok(JoinedRoom { timeline, limited, prev_batch, state, members, is_new })
+    }
+
+    /// Returns the newest event of a room's timeline before a place in the log.
+    pub(super) async fn event_before(&self, room_id: &RoomId, place: u64) -> Result<Option<EventId>, RoomsError> {
+        let mut before = place;
+        loop {
+            let page = self.0.log.logged_events_back(room_id, before, 0, SCANNED_FOR_ONE).await?;
+            let Some(oldest) = page.last() else { return Ok(None) };
+            before = oldest.sequence;
+            let is_told =
+                |event: &LoggedEvent| event.outcome == Outcome::Accepted && !event.is_outlier && !event.is_history;
+            if let Some(event) = page.into_iter().find(is_told) {
+                return Ok(Some(event.event_id));
+            }
+        }
+    }
+
+    /// Returns the newest events of a room between two places that the user may see and the filter lets through, in order.
+    async fn newest_visible(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+        from: u64,
+        now: u64,
+        filter: &RoomEventFilter,
+    ) -> Result<Page, RoomsError> {
+        let limit =
+            filter.limit.map_or(TIMELINE_DEFAULT, |limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX));
+        let limit = limit.min(TIMELINE_MAX);
+        let items = if is_open(filter) { limit.saturating_add(1) } else { SCANNED_ITEMS };
+        let (mut events, mut before) = (Vec::new(), now);
+        for _ in 0..SCANNED_PAGES_MAX {
+            let page = self.0.log.logged_events_back(room_id, before, from, items).await?;
+            let (is_last, oldest) = (page.len() < items, page.last().map(|event| event.sequence));
+            // What was asked for later is told by pages of the timeline.
+            let page = page.into_iter().filter(|event| !event.is_history).collect();
+            let mut visible = self.visible(room_id, user, page).await?;
+            visible.retain(|event| passes_in_room(filter, room_id.as_str(), &event.json));
+            events.extend(visible);
+            let limited = events.len() > limit;
+            if limited || is_last {
+                events.truncate(limit);
+                events.reverse();
+                return Ok(Page { events, limited });
+            }
+            before = oldest.unwrap_or(from);
+        }
+        events.reverse();
+        Ok(Page { events, limited: true })
     }
 
     async fn member_event(&self, room_id: &RoomId, user: &UserId) -> Result<Option<ClientEvent>, RoomsError> {
@@ -217,8 +265,35 @@ impl MemberCounts {
     }
 }
 
+/// What a client wants of its rooms.
+#[derive(Clone, Debug, Default)]
+pub struct SyncFilter {
+    /// Which rooms, and which of their events.
+    pub room: RoomFilter,
+    /// All rooms with all of their state, also where nothing is new.
+    pub full_state: bool,
+}
+
+/// A part of a timeline.
+struct Page {
+    events: Vec<ClientEvent>,
+    limited: bool,
+}
+
+/// How many events of a room are told unless a filter says something else.
+const TIMELINE_DEFAULT: usize = 10;
+/// The most events of a room.
+const TIMELINE_MAX: usize = 250;
+/// How many events are looked at at once for those that a filter lets through.
+const SCANNED_ITEMS: usize = 250;
+/// And how often.
+const SCANNED_PAGES_MAX: usize = 20;
+/// How many events are looked at at once for one that was told.
+const SCANNED_FOR_ONE: usize = 10;
+
 impl Sync {
-    fn is_empty(&self) -> bool {
+    /// Whether nothing is new.
+    pub fn is_empty(&self) -> bool {
         self.joined.is_empty() && self.invited.is_empty() && self.knocked.is_empty() && self.left.is_empty()
     }
 }
@@ -241,14 +316,24 @@ fn was_in(room: &Room, event_id: Option<&EventId>, user: &UserId) -> bool {
     member.and_then(|member| room.event(&member)?.membership()) == Some(Membership::Join)
 }
 
-/// Returns what the state before `first` has that the state after `before` had not.
-fn changed_state(room: &Room, before: Option<&EventId>, first: Option<&EventId>) -> Vec<EventId> {
+/// Returns what the state before `first` has that the state after `before` had not. With `users` it has no members but these, and all of
+/// them.
+fn changed_state(
+    room: &Room,
+    before: Option<&EventId>,
+    first: Option<&EventId>,
+    users: Option<&BTreeSet<&str>>,
+) -> Vec<EventId> {
     let now = match first {
         Some(first) => room.state_before(first),
         None => Some(room.current_state()),
     };
     let Some(now) = now else { return Vec::new() };
     let then = before.and_then(|before| room.state_after(before));
-    let held = |key: &ravel_core::event::StateKey| then.and_then(|then| then.get(&key.event_type, &key.state_key));
-    now.iter().filter(|(key, id)| held(key).as_ref() != Some(id)).map(|(_, id)| id).collect()
+    let held = |key: &StateKey| then.and_then(|then| then.get(&key.event_type, &key.state_key));
+    let is_wanted = |key: &StateKey, id: &EventId| match users {
+        Some(users) if *key.event_type == *event_type::MEMBER => users.contains(&*key.state_key),
+        _ => held(key).as_ref() != Some(id),
+    };
+    now.iter().filter(|(key, id)| is_wanted(key, id)).map(|(_, id)| id).collect()
 }

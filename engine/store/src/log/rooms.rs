@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ravel_core::{
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
-    room::{Outcome, PurgedEvent, Room, StoredPosition},
+    room::{Arrival, Outcome, PurgedEvent, Room, StoredPosition},
     room_version::RoomVersion,
     state::{NodeCache, NodeIndex, StateLoader, StateMap},
 };
@@ -87,6 +87,8 @@ pub struct LoggedEvent {
     pub outcome: Outcome,
     /// Whether its place in the DAG is not known.
     pub is_outlier: bool,
+    /// Whether it is of the room's past, and was asked for.
+    pub is_history: bool,
 }
 
 /// A room's timeline from one sequence number (included) to another (excluded).
@@ -301,7 +303,9 @@ impl EventLog {
             let timeline: TimelineRecord = codec::decode(key, value)?;
             let bad = |what| LogError::BadProjection { event_id: event_id.clone(), what };
             let (outcome, _) = timeline.verdict().ok_or_else(|| bad("unknown verdict"))?;
-            Ok(LoggedEvent { sequence, event_id, json, outcome, is_outlier: timeline.arrival.is_none() })
+            let is_outlier = timeline.arrival.is_none();
+            let is_history = timeline.arrival.is_some_and(|arrival| arrival.into_arrival() == Arrival::History);
+            Ok(LoggedEvent { sequence, event_id, json, outcome, is_outlier, is_history })
         });
         events.collect()
     }
