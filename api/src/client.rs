@@ -2,11 +2,13 @@
 
 mod account;
 mod authenticated;
+mod capabilities;
 mod interactive;
 mod login;
 mod register;
 mod rooms;
 mod shared_secret;
+mod user;
 
 use axum::Router;
 use ravel_core::id::UserId;
@@ -22,7 +24,8 @@ use crate::serve::{
 /// Returns the routes of the client-server API.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new().merge(account::routes()).merge(login::routes()).merge(register::routes());
-    routes.merge(rooms::routes()).merge(shared_secret::routes(app))
+    let routes = routes.merge(rooms::routes()).merge(shared_secret::routes(app));
+    routes.merge(capabilities::routes()).merge(user::routes())
 }
 
 /// Returns a user id in ruma's type.

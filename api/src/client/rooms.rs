@@ -1,6 +1,7 @@
 //! Rooms: making them, sending, memberships, reading.
 
 mod create;
+mod members;
 mod membership;
 mod read;
 mod send;
@@ -22,7 +23,7 @@ use crate::serve::{
 
 pub(super) fn routes() -> Router<App> {
     let routes = Router::new().merge(create::routes()).merge(membership::routes()).merge(read::routes());
-    routes.merge(send::routes()).merge(sync::routes())
+    routes.merge(members::routes()).merge(send::routes()).merge(sync::routes())
 }
 
 impl From<RoomsError> for MatrixError {
@@ -34,11 +35,17 @@ impl From<RoomsError> for MatrixError {
             RoomsError::Refused(_) | RoomsError::NotAccepted | RoomsError::NoChange | RoomsError::MayNotRedact => {
                 Self::forbidden(error.to_string())
             }
+            RoomsError::GuestsForbidden => {
+                Self::new(http::StatusCode::FORBIDDEN, ErrorKind::GuestAccessForbidden, error.to_string())
+            }
+            RoomsError::StillInRoom => Self::bad_request(ErrorKind::Unknown, error.to_string()),
             RoomsError::Invalid(_) => Self::bad_request(ErrorKind::BadJson, error.to_string()),
             RoomsError::BadValue(_) => Self::invalid_param(error.to_string()),
-            RoomsError::Signing(_) | RoomsError::Log(_) | RoomsError::Room(_) | RoomsError::Panicked => {
-                Self::log_internal(&error)
-            }
+            RoomsError::Signing(_)
+            | RoomsError::Log(_)
+            | RoomsError::Record(_)
+            | RoomsError::Room(_)
+            | RoomsError::Panicked => Self::log_internal(&error),
         }
     }
 }

@@ -196,6 +196,10 @@ pub trait Routes {
     /// `T` is the request type of the handler: `.ruma::<whoami::v3::Request, _, _>(whoami)`.
     fn ruma<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, handler: H) -> Self;
 
+    /// Adds a route of the client-server API at the paths of its old and its present versions, `r0` and `v3`. For requests that ruma
+    /// has no type for, or one that loses what clients want kept.
+    fn client(self, path: &str, route: MethodRouter<App>) -> Self;
+
     /// As [`ruma`](Self::ruma), for bodies of another size than `limits.body_bytes_max`.
     fn ruma_with_limit<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, bytes_max: u64, handler: H) -> Self;
 }
@@ -203,6 +207,11 @@ pub trait Routes {
 impl Routes for Router<App> {
     fn ruma<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, handler: H) -> Self {
         add::<T>(self, &on(filter(&T::METHOD), handler))
+    }
+
+    fn client(self, path: &str, route: MethodRouter<App>) -> Self {
+        let at = |version: &str| format!("/_matrix/client/{version}{path}");
+        self.route(&at("r0"), route.clone()).route(&at("v3"), route)
     }
 
     fn ruma_with_limit<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, bytes_max: u64, handler: H) -> Self {

@@ -4,3 +4,4 @@
 mod accounts;
 mod rooms;
 mod server;
+mod users;

@@ -5,18 +5,18 @@ use serde_json::{Value, json};
 use crate::server::{Answer, Server};
 
 /// Registers a user and returns its access token.
-fn user(server: &Server, name: &str) -> String {
+pub(crate) fn user(server: &Server, name: &str) -> String {
     let body = json!({ "username": name, "password": "correct horse", "auth": { "type": "m.login.dummy" } });
     let answer = server.post("v3/register", None, &body).ok();
     assert_eq!(answer["user_id"], format!("@{name}:example.org"));
     answer["access_token"].as_str().unwrap().to_owned()
 }
 
-fn create(server: &Server, token: &str, body: &Value) -> String {
+pub(crate) fn create(server: &Server, token: &str, body: &Value) -> String {
     server.post("v3/createRoom", Some(token), body).ok()["room_id"].as_str().unwrap().to_owned()
 }
 
-fn put(server: &Server, token: &str, path: &str, body: &Value) -> Answer {
+pub(crate) fn put(server: &Server, token: &str, path: &str, body: &Value) -> Answer {
     server.ask("PUT", path, Some(token), body.to_string().as_bytes())
 }
 
@@ -111,17 +111,6 @@ fn a_transaction_sends_once() {
     assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
     let page = server.get(&format!("v3/rooms/{room}/messages?dir=b&limit=100"), Some(&alice)).ok();
     assert_eq!(bodies(&page["chunk"]), ["once"]);
-}
-
-#[test]
-fn guests_look_after_nothing() {
-    let server = Server::open(&[("RAVEL_REGISTRATION__GUESTS", "true")]);
-    let alice = user(&server, "alice");
-    let room = create(&server, &alice, &json!({ "preset": "public_chat" }));
-    let guest =
-        server.post("v3/register?kind=guest", None, &json!({})).ok()["access_token"].as_str().unwrap().to_owned();
-    server.post("v3/createRoom", Some(&guest), &json!({})).fails(403, "M_GUEST_ACCESS_FORBIDDEN");
-    server.post(&format!("v3/rooms/{room}/join"), Some(&guest), &json!({})).fails(403, "M_GUEST_ACCESS_FORBIDDEN");
 }
 
 #[test]

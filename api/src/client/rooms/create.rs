@@ -65,7 +65,7 @@ async fn create(
         topic: request.topic,
         invite: request.invite.iter().map(|user| user_id(user)).collect::<MatrixResult<_>>()?,
         is_direct: request.is_direct,
-        member_content: CanonicalJsonObject::new(),
+        member_content: app.homeserver.profiles.member_content(&sender.user_id).await?,
     };
     let room_id = app.rooms.create(&sender.user_id, wanted).await?;
     Ok(RumaResponse(create_room::Response::new(ruma_room_id(&room_id)?)))

@@ -3,8 +3,12 @@
 use axum::{Router, extract::State};
 use ravel_core::{canonical_json::CanonicalJsonObject, event::Membership};
 use ravel_homeserver::rooms::{MembershipChange, RoomsError};
-use ruma::api::client::membership::{
-    ban_user, invite_user, join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+use ruma::api::client::{
+    knock::knock_room,
+    membership::{
+        ban_user, forget_room, invite_user, join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user,
+        leave_room, unban_user,
+    },
 };
 
 use super::{room_id, ruma_room_id, user_id};
@@ -22,6 +26,8 @@ pub(super) fn routes() -> Router<App> {
         .ruma::<join_room_by_id::v3::Request, _, _>(join)
         .ruma::<join_room_by_id_or_alias::v3::Request, _, _>(join_by_name)
         .ruma::<leave_room::v3::Request, _, _>(leave)
+        .ruma::<forget_room::v3::Request, _, _>(forget)
+        .ruma::<knock_room::v3::Request, _, _>(knock)
         .ruma::<invite_user::v3::Request, _, _>(invite)
         .ruma::<kick_user::v3::Request, _, _>(kick)
         .ruma::<ban_user::v3::Request, _, _>(ban)
@@ -38,13 +44,20 @@ async fn change(
     membership: Membership,
     reason: Option<String>,
 ) -> MatrixResult<()> {
-    // Guests may leave; rooms that let them join are not asked for that yet.
-    if membership != Membership::Leave || sender.user_id.as_str() != target.as_str() {
+    // Guests may leave, and join where the room lets them.
+    let is_of_guests = matches!(membership, Membership::Leave | Membership::Join);
+    if !is_of_guests || sender.user_id.as_str() != target.as_str() {
         sender.no_guest()?;
     }
-    let reason = reason.map(|reason| ("reason".into(), reason.into()));
-    let content = CanonicalJsonObject::from_iter(reason);
-    let change = MembershipChange { target: user_id(target)?, membership, content };
+    let target = user_id(target)?;
+    let mut content = match membership {
+        Membership::Join | Membership::Invite | Membership::Knock => {
+            app.homeserver.profiles.member_content(&target).await?
+        }
+        _ => CanonicalJsonObject::new(),
+    };
+    content.extend(reason.map(|reason| ("reason".into(), reason.into())));
+    let change = MembershipChange { target, membership, content };
     app.rooms.change_membership(&room_id(room)?, &sender.user_id, change).await?;
     Ok(())
 }
@@ -71,22 +84,25 @@ async fn join_by_name(
     request: Ruma<join_room_by_id_or_alias::v3::Request>,
 ) -> MatrixResult<RumaResponse<join_room_by_id_or_alias::v3::Response>> {
     let request = request.request;
-    let not_found = |_| MatrixError::not_found("this server knows no aliases yet");
-    let room_id = ruma::OwnedRoomId::try_from(request.room_id_or_alias).map_err(not_found)?;
+    let room_id = named(request.room_id_or_alias)?;
     enter(&app, &sender, &room_id, request.reason).await?;
     Ok(RumaResponse(join_room_by_id_or_alias::v3::Response::new(room_id)))
 }
 
 /// Who is in the room already is answered as if it just had joined.
 async fn enter(app: &App, sender: &Authenticated, room: &ruma::RoomId, reason: Option<String>) -> MatrixResult<()> {
-    let now = match app.rooms.membership(&room_id(room)?, &sender.user_id).await {
-        Err(RoomsError::NoSuchRoom) => return Err(MatrixError::not_found("this server does not know the room")),
-        now => now?,
-    };
-    if now == Some(Membership::Join) {
+    if membership(app, sender, room).await? == Some(Membership::Join) {
         return Ok(());
     }
     change(app, sender, room, &itself(sender)?, Membership::Join, reason).await
+}
+
+/// Returns the membership of who asks in a room that it wants to enter.
+async fn membership(app: &App, sender: &Authenticated, room: &ruma::RoomId) -> MatrixResult<Option<Membership>> {
+    match app.rooms.membership(&room_id(room)?, &sender.user_id).await {
+        Err(RoomsError::NoSuchRoom) => Err(MatrixError::not_found("this server does not know the room")),
+        now => Ok(now?),
+    }
 }
 
 /// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/leave". Who is not in the room any more has left.
@@ -101,6 +117,36 @@ async fn leave(
         change(&app, &sender, &request.room_id, &itself(&sender)?, Membership::Leave, request.reason).await?;
     }
     Ok(RumaResponse(leave_room::v3::Response::new()))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/forget".
+async fn forget(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<forget_room::v3::Request>,
+) -> MatrixResult<RumaResponse<forget_room::v3::Response>> {
+    app.rooms.forget(&room_id(&request.room_id)?, &sender.user_id).await?;
+    Ok(RumaResponse(forget_room::v3::Response::new()))
+}
+
+/// Source: client-server API, "POST /_matrix/client/v3/knock/{roomIdOrAlias}".
+async fn knock(
+    State(app): State<App>,
+    sender: Authenticated,
+    request: Ruma<knock_room::v3::Request>,
+) -> MatrixResult<RumaResponse<knock_room::v3::Response>> {
+    let request = request.request;
+    let room = named(request.room_id_or_alias)?;
+    // Who knocked is waiting already.
+    if membership(&app, &sender, &room).await? != Some(Membership::Knock) {
+        change(&app, &sender, &room, &itself(&sender)?, Membership::Knock, request.reason).await?;
+    }
+    Ok(RumaResponse(knock_room::v3::Response::new(room)))
+}
+
+/// Returns the room that an id or an alias is of.
+fn named(room: ruma::OwnedRoomOrAliasId) -> MatrixResult<ruma::OwnedRoomId> {
+    ruma::OwnedRoomId::try_from(room).map_err(|_| MatrixError::not_found("this server knows no aliases yet"))
 }
 
 /// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/invite".

@@ -3,7 +3,10 @@
 use axum::{Router, extract::State, routing::put};
 use ravel_core::canonical_json::CanonicalJsonObject;
 use ravel_homeserver::rooms::SendEvent;
-use ruma::api::client::{message::send_message_event, redact::redact_event, state::send_state_event};
+use ruma::{
+    api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
+    events::StateEventType,
+};
 
 use super::{content, event_id, room_id, ruma_event_id};
 use crate::{
@@ -58,10 +61,12 @@ async fn set(
     sender: Authenticated,
     request: Ruma<send_state_event::v3::Request>,
 ) -> MatrixResult<RumaResponse<send_state_event::v3::Response>> {
-    sender.no_guest()?;
+    if request.event_type == StateEventType::RoomMember {
+        sender.no_guest()?;
+    }
     let (event_type, state_key) = (request.event_type.to_string(), Some(request.state_key.clone()));
     let event = SendEvent { event_type, state_key, content: content(&request.request.body)?, redacts: None };
-    let sent = app.rooms.send(&room_id(&request.room_id)?, &sender.user_id, event).await?;
+    let sent = app.rooms.set_state(&room_id(&request.room_id)?, &sender.user_id, event).await?;
     Ok(RumaResponse(send_state_event::v3::Response::new(ruma_event_id(&sent)?)))
 }
 

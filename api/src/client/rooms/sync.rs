@@ -1,9 +1,13 @@
 //! What is new.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, Router, extract::State};
-use ravel_homeserver::rooms::{ClientEvent, JoinedRoom, MemberCounts, Sync, SyncToken};
+use ravel_core::id::RoomId;
+use ravel_homeserver::{
+    rooms::{ClientEvent, JoinedRoom, LeftRoom, MemberCounts, TimelineToken},
+    sync::{News, NextBatch, SyncError, SyncRequest},
+};
 use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3 as sync_events};
 use serde_json::{Map, Value, json};
 
@@ -20,10 +24,6 @@ pub(super) fn routes() -> Router<App> {
     Router::new().ruma::<sync_events::Request, _, _>(sync)
 }
 
-/// How many events of a room are told unless a filter says something else.
-const TIMELINE_DEFAULT: u64 = 10;
-/// The most events of a room.
-const TIMELINE_MAX: u64 = 250;
 /// The longest that a request waits.
 const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
@@ -35,59 +35,73 @@ async fn sync(
 ) -> MatrixResult<Json<Value>> {
     let bad = || MatrixError::invalid_param("since is no token of this server");
     let since = match &request.since {
-        Some(since) => Some(SyncToken::parse(since).ok_or_else(bad)?),
+        Some(since) => Some(NextBatch::parse(since).ok_or_else(bad)?),
         None => None,
     };
-    let limit = match &request.filter {
-        Some(sync_events::Filter::FilterDefinition(filter)) => timeline_limit(filter),
-        _ => TIMELINE_DEFAULT,
+    let filter = match request.request.filter {
+        Some(sync_events::Filter::FilterDefinition(filter)) => filter,
+        Some(sync_events::Filter::FilterId(filter_id)) => stored_filter(&app, &sender, &filter_id).await?,
+        _ => FilterDefinition::default(),
     };
-    let limit = usize::try_from(limit.min(TIMELINE_MAX)).unwrap_or(usize::MAX);
-    let timeout = request.timeout.unwrap_or_default().min(TIMEOUT_MAX);
-    let news = app.rooms.sync(&sender.user_id, since, limit, timeout);
+    let timeout = request.request.timeout.unwrap_or_default().min(TIMEOUT_MAX);
+    let wanted = SyncRequest { since, filter, full_state: request.request.full_state, timeout };
+    let at_once = SyncRequest { timeout: Duration::ZERO, ..wanted.clone() };
+    let syncs = &app.homeserver.syncs;
     let news = tokio::select! {
-        news = news => news?,
+        news = syncs.sync(&sender.user_id, wanted) => news?,
         // What there is by now.
-        () = app.stopping() => app.rooms.sync(&sender.user_id, since, limit, Duration::ZERO).await?,
+        () = app.stopping() => syncs.sync(&sender.user_id, at_once).await?,
     };
-    Ok(Json(to_json(news, since)))
+    Ok(Json(to_json(news)))
 }
 
-fn timeline_limit(filter: &FilterDefinition) -> u64 {
-    filter.room.timeline.limit.map_or(TIMELINE_DEFAULT, u64::from)
+async fn stored_filter(app: &App, sender: &Authenticated, filter_id: &str) -> MatrixResult<FilterDefinition> {
+    let filter = app.homeserver.filters.get(&sender.user_id, filter_id).await?;
+    let filter = filter.ok_or_else(|| MatrixError::invalid_param("there is no such filter"))?;
+    serde_json::from_value(filter).map_err(|error| MatrixError::log_internal(&error))
 }
 
-/// `next_batch` is a place in the log that a later sync goes on from.
-fn to_json(news: Sync, since: Option<SyncToken>) -> Value {
-    let next = news.next.or(since).unwrap_or(SyncToken(0)).to_string();
-    let join: Map<String, Value> =
-        news.joined.into_iter().map(|(room_id, room)| (room_id.to_string(), joined(room))).collect();
-    let invite: Map<String, Value> = news
-        .invited
-        .into_iter()
-        .map(|(room_id, events)| (room_id.to_string(), json!({ "invite_state": { "events": stripped(events) } })))
-        .collect();
-    let knock: Map<String, Value> = news
-        .knocked
-        .into_iter()
-        .map(|(room_id, events)| (room_id.to_string(), json!({ "knock_state": { "events": stripped(events) } })))
-        .collect();
-    let leave: Map<String, Value> = news
-        .left
-        .into_iter()
-        .map(|(room_id, room)| {
-            let timeline = json!({ "events": in_room(room.timeline), "limited": false });
-            (room_id.to_string(), json!({ "timeline": timeline, "state": { "events": in_room(room.state) } }))
-        })
-        .collect();
-    json!({ "next_batch": next, "rooms": { "join": join, "invite": invite, "knock": knock, "leave": leave } })
+/// `next_batch` is where a later sync goes on from.
+fn to_json(news: News) -> Value {
+    let News { rooms, account_data, room_account_data, next } = news;
+    let mut join: Map<String, Value> =
+        rooms.joined.into_iter().map(|(room_id, room)| (room_id.to_string(), joined(room))).collect();
+    for (room_id, events) in room_account_data {
+        let room = join.entry(room_id.as_str()).or_insert_with(|| joined(JoinedRoom::default()));
+        if let Some(room) = room.as_object_mut() {
+            room.insert("account_data".to_owned(), json!({ "events": events }));
+        }
+    }
+    let outside = |rooms: BTreeMap<RoomId, Vec<ClientEvent>>, state: &str| -> Map<String, Value> {
+        let room =
+            |(room_id, events): (RoomId, _)| (room_id.to_string(), json!({ state: { "events": stripped(events) } }));
+        rooms.into_iter().map(room).collect()
+    };
+    let invite = outside(rooms.invited, "invite_state");
+    let knock = outside(rooms.knocked, "knock_state");
+    let left = |room: LeftRoom| {
+        let timeline = timeline(room.timeline, room.limited, room.prev_batch);
+        json!({ "timeline": timeline, "state": { "events": in_room(room.state) } })
+    };
+    let leave: Map<String, Value> =
+        rooms.left.into_iter().map(|(room_id, room)| (room_id.to_string(), left(room))).collect();
+    json!({
+        "next_batch": next.to_string(),
+        "rooms": { "join": join, "invite": invite, "knock": knock, "leave": leave },
+        "account_data": { "events": account_data },
+    })
+}
+
+fn timeline(events: Vec<ClientEvent>, limited: bool, prev_batch: Option<TimelineToken>) -> Value {
+    let mut timeline = json!({ "events": in_room(events), "limited": limited });
+    if let (Some(prev_batch), Some(timeline)) = (prev_batch, timeline.as_object_mut()) {
+        timeline.insert("prev_batch".to_owned(), prev_batch.to_string().into());
+    }
+    timeline
 }
 
 fn joined(room: JoinedRoom) -> Value {
-    let mut timeline = json!({ "events": in_room(room.timeline), "limited": room.limited });
-    if let (Some(prev_batch), Some(timeline)) = (room.prev_batch, timeline.as_object_mut()) {
-        timeline.insert("prev_batch".to_owned(), prev_batch.to_string().into());
-    }
+    let timeline = timeline(room.timeline, room.limited, room.prev_batch);
     let counts = |members: MemberCounts| json!({ "m.joined_member_count": members.joined, "m.invited_member_count": members.invited });
     let summary = room.members.map_or_else(|| json!({}), counts);
     json!({ "timeline": timeline, "state": { "events": in_room(room.state) }, "summary": summary })
@@ -109,4 +123,13 @@ fn stripped(events: Vec<ClientEvent>) -> Vec<Value> {
         Value::Object(event.json)
     };
     events.into_iter().map(strip).collect()
+}
+
+impl From<SyncError> for MatrixError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Rooms(error) => error.into(),
+            SyncError::AccountData(error) => error.into(),
+        }
+    }
 }
