@@ -12,6 +12,7 @@ pub mod filters;
 pub mod homeserver;
 pub mod network;
 pub mod profiles;
+mod parallel;
 pub mod random;
 pub mod receiving;
 mod record;
