@@ -77,7 +77,7 @@ pub enum PduRefusal {
     NotAllowed,
     #[error("what it builds on can't be had: {0}")]
     Missing(Arc<FetchError>),
-    #[error("what it builds on is not known, and its server does not tell")]
+    #[error("what it builds on is not here, and its server takes too long to tell")]
     Unfounded,
     #[error("it is of another room")]
     OtherRoom,
@@ -117,6 +117,9 @@ type TransactionKey = (ServerName, String);
 
 /// Held while events of a server that lack something are looked after, so that they keep their order.
 type Turn = tokio::sync::Mutex<()>;
+
+/// After so long no more is asked for because of the events of one room in one transaction: the rest waits.
+const LACKING_MS_MAX: i64 = 60_000;
 
 /// How many transactions are remembered, and for how long.
 const TRANSACTIONS_MAX: usize = 10_000;
@@ -289,6 +292,7 @@ impl Homeserver {
         };
         let mut results = Vec::with_capacity(pdus.len());
         let mut turn = None;
+        let until_ms = self.clock.now_ms().saturating_add(LACKING_MS_MAX);
         for (pdu, received) in pdus.into_iter().zip(received) {
             results.push(match received {
                 Received::Judged(_) | Received::Known(_) => Ok(()),
@@ -297,7 +301,12 @@ impl Homeserver {
                     if turn.is_none() {
                         turn = Some(self.receiving.lacking(origin, room_id).lock_owned().await);
                     }
-                    self.take_lacking(origin, room_id, pdu).await
+                    if self.clock.now_ms() < until_ms {
+                        self.take_lacking(origin, room_id, pdu).await
+                    } else {
+                        self.keep_for_later(origin, room_id, &pdu).await;
+                        Err(PduRefusal::Unfounded)
+                    }
                 }
             });
         }
