@@ -4,6 +4,7 @@
 //! are numbered too, each kept once; what only few events have (power levels, third-party invites) lies apart, decoded once. So
 //! the rules compare numbers, and a room of 100,000 members fits in some 15 MB.
 
+mod auth_chain;
 mod column;
 mod event_view;
 mod facts;

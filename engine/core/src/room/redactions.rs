@@ -103,12 +103,20 @@ impl Room {
     ///
     /// Rules go by something else: by the redactions among the ancestors of what is judged.
     pub fn is_redacted(&self, event_id: &EventId) -> bool {
-        let Some(target) = self.graph.index_of(event_id) else { return false };
-        let accepted = self.graph.indices().zip(&self.positions).filter(|(_, it)| it.outcome == Outcome::Accepted);
-        accepted.into_iter().any(|(index, position)| {
-            let redaction = self.graph.event(index);
-            redaction.redacts() == Some(event_id)
-                && takes_effect(position.may_redact_any, redaction, self.graph.event(target))
+        if self.graph.index_of(event_id).is_none() {
+            return false;
+        }
+        let mut redactions = self.graph.indices().filter(|index| self.graph.event(*index).redacts() == Some(event_id));
+        redactions.any(|index| self.redacts(&self.graph.event_id(index), event_id))
+    }
+
+    /// Whether an event is an accepted redaction that takes effect on another one. Not if one of them is not known. O(1).
+    pub fn redacts(&self, redaction: &EventId, event_id: &EventId) -> bool {
+        let indices = self.graph.index_of(redaction).zip(self.graph.index_of(event_id));
+        indices.is_some_and(|(redaction, target)| {
+            let position = self.position(redaction);
+            let (redaction, target) = (self.graph.event(redaction), self.graph.event(target));
+            position.outcome == Outcome::Accepted && takes_effect(position.may_redact_any, redaction, target)
         })
     }
 }

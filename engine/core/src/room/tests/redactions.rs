@@ -201,6 +201,9 @@ fn accepted_redactions_that_take_effect_redact_for_readers() {
         );
         let redacted = ["M1", "M2", "M3", "M4", "R2"].map(|name| room.room.is_redacted(&room.names.id(name)));
         assert_eq!(redacted, [false, true, true, false, false], "{version:?}");
+        let redacts = |redaction, target| room.room.redacts(&room.names.id(redaction), &room.names.id(target));
+        assert!(redacts("R2", "M2") && redacts("R3", "M3"), "{version:?}");
+        assert!(!redacts("R1", "M1") && !redacts("R2", "M3") && !redacts("M2", "M3"), "{version:?}");
     }
 }
 
