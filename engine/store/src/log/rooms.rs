@@ -282,6 +282,26 @@ impl EventLog {
         Ok(logged)
     }
 
+    /// Returns the rooms that have an event of an id, sorted. Ids of room versions 1 and 2 may be those of several events.
+    ///
+    /// Costs a look-up in each room.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn rooms_with_event(&self, event_id: &EventId) -> Result<Vec<RoomId>, LogError> {
+        let rooms: Vec<(RoomId, u32)> =
+            self.known().rooms.iter().map(|(room_id, record)| (room_id.clone(), record.number)).collect();
+        let mut found = Vec::new();
+        for rooms in rooms.chunks(GET_KEYS_MAX) {
+            let keys: Vec<Bytes> = rooms.iter().map(|(_, number)| key::event(*number, event_id)).collect();
+            let places = self.store.get_many(Keyspace::Events, &keys).await?;
+            let there = rooms.iter().zip(places).filter(|(_, place)| place.is_some());
+            found.extend(there.map(|((room_id, _), _)| room_id.clone()));
+        }
+        Ok(found)
+    }
+
     /// Returns the events of a page of a timeline.
     async fn logged(&self, scan: Scan) -> Result<Vec<LoggedEvent>, LogError> {
         self.logged_items(&self.store.scan(scan).await?.items).await

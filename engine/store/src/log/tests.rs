@@ -190,6 +190,17 @@ fn what_is_appended_is_loaded() {
 }
 
 #[test]
+fn the_rooms_that_have_an_event_are_found() {
+    let (store, rooms) = stored();
+    let log = open(&store);
+    for room in &rooms {
+        let room_id = room.room.room_id().clone();
+        assert_eq!(block_on(log.rooms_with_event(&room.judged[2].event.event_id)).unwrap(), [room_id]);
+    }
+    assert_eq!(block_on(log.rooms_with_event(&EventId::parse("$unknown").unwrap())).unwrap(), []);
+}
+
+#[test]
 fn an_empty_store_has_an_empty_log() {
     let store = MemoryStore::new();
     let log = open(&store);
