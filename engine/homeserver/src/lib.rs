@@ -5,6 +5,7 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod answering;
 pub mod clock;
 pub mod fact_kind;
 pub mod federation;

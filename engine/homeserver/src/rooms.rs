@@ -93,8 +93,8 @@ struct OpenRoom {
 }
 
 /// A room in memory.
-struct LoadedRoom {
-    room: Room,
+pub(crate) struct LoadedRoom {
+    pub(crate) room: Room,
     /// The last accepted redaction of each event that has some. Whether it takes effect is for the room to say.
     redacted_by: HashMap<EventId, EventId>,
     servers: JoinedServers,
@@ -108,6 +108,13 @@ impl LoadedRoom {
         let redacted_by = accepted.filter_map(|(event, _)| Some((target(event)?, event.event_id.clone()))).collect();
         let (servers, acl, order) = (JoinedServers::of(&room), CurrentAcl::default(), Order::of(&room));
         Self { room, redacted_by, servers, acl, order }
+    }
+
+    /// Whether readers get an event in its redacted form.
+    pub(crate) fn is_redacted(&self, event_id: &EventId) -> bool {
+        let last = self.redacted_by.get(event_id);
+        // The last one may be without effect, and an earlier one not.
+        last.is_some_and(|last| self.room.redacts(last, event_id) || self.room.is_redacted(event_id))
     }
 }
 
@@ -184,7 +191,12 @@ impl Rooms {
         self.read(room_id, |loaded| look(&loaded.room)).await
     }
 
-    async fn read<T>(&self, room_id: &RoomId, look: impl FnOnce(&LoadedRoom) -> T) -> Result<T, RoomsError> {
+    /// Looks at a room, and at what is known of it beside. Others can't write to it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub(crate) async fn read<T>(&self, room_id: &RoomId, look: impl FnOnce(&LoadedRoom) -> T) -> Result<T, RoomsError> {
         let open = self.0.open_room(room_id);
         if let Some(room) = &*open.room.read().await {
             return Ok(look(room));

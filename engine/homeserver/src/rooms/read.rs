@@ -192,7 +192,8 @@ impl Rooms {
         }
     }
 
-    async fn visibility_of(&self, room_id: &RoomId, event_id: &EventId) -> Result<Visibility, RoomsError> {
+    /// Returns what an `m.room.history_visibility` says.
+    pub(crate) async fn visibility_of(&self, room_id: &RoomId, event_id: &EventId) -> Result<Visibility, RoomsError> {
         let event = self.0.log.logged_event(room_id, event_id).await?;
         let text = event.and_then(|event| text_in_content(&event.json?, "history_visibility"));
         Ok(text.as_deref().map_or(Visibility::default(), Visibility::parse))
@@ -239,7 +240,7 @@ impl LoadedRoom {
     fn client_event(&self, event: LoggedEvent) -> Option<ClientEvent> {
         let LoggedEvent { sequence, event_id, json, .. } = event;
         let mut json = json?;
-        let redaction = self.redacted_by.get(&event_id).filter(|_| self.room.is_redacted(&event_id));
+        let redaction = self.redacted_by.get(&event_id).filter(|_| self.is_redacted(&event_id));
         if redaction.is_some() {
             let pdu = VerifiedPdu::restore(&json, self.room.rules(), None, true).ok()?;
             json = pdu.redacted_json().ok()?;

@@ -1,0 +1,496 @@
+//! A room with users of two servers, `a`, which is asked, and `b`, which asks; `c` is in no room.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use ravel_core::{
+    canonical_json::{CanonicalJsonObject, JsonMode, object_to_canonical_bytes, parse_object},
+    event::{Membership, event_type},
+    id::{EventId, KeyId, RoomId, ServerName, UserId},
+    pdu::VerifiedPdu,
+    room::{NewEvent, Outcome},
+    room_version::RoomVersion,
+    signing::{SigningKey, hash_and_sign_event},
+};
+use ravel_store::{MemoryStore, log::EventLog};
+use serde_json::Value;
+
+use super::{AnsweringError, MissingEvents, NAMED_MAX, Pdus};
+use crate::{
+    clock::Clock,
+    federation::{Pauses, keys::KeyStoreConfig},
+    homeserver::{Homeserver, HomeserverConfig},
+    network::NoNetwork,
+    random::OsRandom,
+    rooms::{CreateRoom, Incoming, MembershipChange, Preset, Received, SendEvent},
+};
+
+/// Stands still.
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now_ms(&self) -> i64 {
+        NOW_MS
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+fn server(name: &str) -> ServerName {
+    ServerName::parse(name).unwrap()
+}
+
+fn key(name: &str) -> SigningKey {
+    let [letter, ..] = name.as_bytes() else { panic!("no name") };
+    SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[*letter; 32])
+}
+
+fn object(json: &str) -> CanonicalJsonObject {
+    parse_object(json.as_bytes(), JsonMode::Strict).unwrap()
+}
+
+/// The server `a` with a room of alice's.
+struct TestServer {
+    homeserver: Homeserver,
+    room_id: RoomId,
+    version: RoomVersion,
+}
+
+impl TestServer {
+    async fn new(version: RoomVersion, visibility: &str) -> Self {
+        let log = Arc::new(EventLog::open(Arc::new(MemoryStore::new())).await.unwrap());
+        let config = HomeserverConfig {
+            server_name: server("a"),
+            signing_key: key("a"),
+            cheap_password_hashes: true,
+            keys: KeyStoreConfig::default(),
+            pauses: Pauses::default(),
+        };
+        let clock = Arc::new(StoppedClock);
+        let opened = Homeserver::open(config, log, clock, Arc::new(OsRandom), Arc::new(NoNetwork)).await;
+        let homeserver = opened.unwrap().0;
+        let room_id = RoomId::parse("!to:be").unwrap();
+        let mut server = Self { homeserver, room_id, version };
+        server.room_id = server.room(visibility).await;
+        server
+    }
+
+    async fn room(&self, visibility: &str) -> RoomId {
+        let visibility = SendEvent {
+            event_type: event_type::HISTORY_VISIBILITY.to_owned(),
+            state_key: Some(String::new()),
+            content: object(&format!(r#"{{"history_visibility":"{visibility}"}}"#)),
+            redacts: None,
+        };
+        let wanted = CreateRoom {
+            room_version: self.version,
+            preset: Preset::PublicChat,
+            creation_content: object("{}"),
+            power_level_content_override: object("{}"),
+            initial_state: vec![visibility],
+            name: None,
+            topic: None,
+            invite: Vec::new(),
+            is_direct: false,
+            member_content: object("{}"),
+        };
+        self.homeserver.rooms.create(&UserId::parse("@alice:a").unwrap(), wanted).await.unwrap()
+    }
+
+    /// Sends an event by alice.
+    async fn send(
+        &self,
+        event_type: &str,
+        state_key: Option<&str>,
+        content: &str,
+        redacts: Option<&EventId>,
+    ) -> EventId {
+        let event = SendEvent {
+            event_type: event_type.to_owned(),
+            state_key: state_key.map(str::to_owned),
+            content: object(content),
+            redacts: redacts.cloned(),
+        };
+        let alice = UserId::parse("@alice:a").unwrap();
+        self.homeserver.rooms.send(&self.room_id, &alice, event).await.unwrap()
+    }
+
+    async fn say(&self, text: &str) -> EventId {
+        self.send("m.room.message", None, &format!(r#"{{"body":"{text}"}}"#), None).await
+    }
+
+    /// Has alice change a membership.
+    async fn member(&self, whom: &str, membership: Membership) -> EventId {
+        let alice = UserId::parse("@alice:a").unwrap();
+        let target = UserId::parse(whom).unwrap();
+        let change = MembershipChange { target, membership, content: object(r#"{"reason":"so"}"#) };
+        self.homeserver.rooms.change_membership(&self.room_id, &alice, change).await.unwrap()
+    }
+
+    /// Composes an event by a user of another server, which signs it after a change.
+    async fn foreign(
+        &self,
+        sender: &str,
+        (event_type, state_key, content): (&str, Option<&str>, &str),
+        change: impl FnOnce(&mut CanonicalJsonObject),
+    ) -> VerifiedPdu {
+        let sender = UserId::parse(sender).unwrap();
+        let (origin_server_ts_ms, content) = (NOW_MS, object(content));
+        let event_id = format!("${}:{}", content.len(), sender.server_name());
+        let new = NewEvent {
+            sender: &sender,
+            event_type,
+            state_key,
+            content,
+            redacts: None,
+            origin_server_ts_ms,
+            event_id: &event_id,
+        };
+        let mut event = self.homeserver.rooms.look(&self.room_id, |room| room.compose(&new)).await.unwrap().unwrap();
+        change(&mut event);
+        let (rules, name) = (self.version.rules(), sender.server_name());
+        let signed = hash_and_sign_event(event, rules, &server(name), &key(name)).unwrap();
+        VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, None, true).unwrap()
+    }
+
+    async fn join(&self, user: &str) -> EventId {
+        let pdu = self.foreign(user, ("m.room.member", Some(user), r#"{"membership":"join"}"#), |_| {}).await;
+        let event_id = pdu.event_id().clone();
+        self.homeserver.rooms.take_foreign(&self.room_id, pdu).await.unwrap();
+        event_id
+    }
+
+    async fn leave(&self, user: &str) -> EventId {
+        let content = r#"{"membership":"leave","reason":"so"}"#;
+        let pdu = self.foreign(user, ("m.room.member", Some(user), content), |_| {}).await;
+        let event_id = pdu.event_id().clone();
+        self.homeserver.rooms.take_foreign(&self.room_id, pdu).await.unwrap();
+        event_id
+    }
+
+    async fn receive(&self, incoming: Incoming) -> Received {
+        self.homeserver.rooms.receive(&self.room_id, vec![incoming]).await.unwrap().pop().unwrap()
+    }
+
+    /// Returns the ids of events of the current state by their keys, `type/state_key`.
+    async fn state(&self) -> BTreeMap<String, EventId> {
+        let look = self.homeserver.rooms.look(&self.room_id, |room| room.current_state().to_map()).await.unwrap();
+        look.into_iter().map(|(key, id)| (format!("{}/{}", key.event_type, key.state_key), id)).collect()
+    }
+
+    async fn backfill(&self, from: &[EventId], limit: usize) -> Result<Vec<Value>, AnsweringError> {
+        let pdus = self.homeserver.answer_backfill(&server("b"), &self.room_id, from, limit).await?;
+        Ok(json(pdus).await)
+    }
+
+    async fn missing(&self, wanted: &MissingEvents) -> Vec<Value> {
+        json(self.homeserver.answer_missing_events(&server("b"), &self.room_id, wanted).await.unwrap()).await
+    }
+
+    async fn event(&self, origin: &str, event_id: &EventId) -> Result<Value, AnsweringError> {
+        Ok(json(self.homeserver.answer_event(&server(origin), event_id).await?).await.pop().unwrap())
+    }
+}
+
+async fn json(pdus: Pdus) -> Vec<Value> {
+    let ids = pdus.ids().len();
+    let pdus = pdus.all().await.unwrap();
+    assert_eq!(pdus.len(), ids);
+    let pdus: Vec<Value> = pdus.iter().map(|pdu| serde_json::from_str(pdu.get()).unwrap()).collect();
+    assert!(pdus.iter().all(|pdu| pdu.get("unsigned").is_none()));
+    pdus
+}
+
+/// Returns what events are about: the text of messages, the type of others with their state key, `-` after it if it is redacted.
+fn told(events: &[Value]) -> Vec<String> {
+    let tell = |event: &Value| {
+        let kind = event["type"].as_str().unwrap().trim_start_matches("m.room.");
+        let content = &event["content"];
+        if let Some(body) = content["body"].as_str() {
+            return body.to_owned();
+        }
+        let membership = content["membership"].as_str().unwrap_or_default();
+        let redacted = if content == &serde_json::json!({}) { "-" } else { "" };
+        format!("{kind}{}{membership}{redacted}", event["state_key"].as_str().unwrap_or_default())
+    };
+    events.iter().map(tell).collect()
+}
+
+/// Every room-scoped question, as `origin` asks it.
+async fn ask_everything(server: &TestServer, origin: &str, event_id: &EventId) -> Vec<Result<(), AnsweringError>> {
+    let (homeserver, room_id) = (&server.homeserver, &server.room_id);
+    let origin = &self::server(origin);
+    let named = std::slice::from_ref(event_id);
+    let missing = MissingEvents { latest: named.to_vec(), limit: 10, ..MissingEvents::default() };
+    vec![
+        homeserver.answer_event(origin, event_id).await.map(drop),
+        homeserver.answer_event_auth(origin, room_id, event_id).await.map(drop),
+        homeserver.answer_state(origin, room_id, event_id).await.map(drop),
+        homeserver.answer_backfill(origin, room_id, named, 10).await.map(drop),
+        homeserver.answer_missing_events(origin, room_id, &missing).await.map(drop),
+        homeserver.answer_timestamp_to_event(origin, room_id, NOW_MS, false).await.map(drop),
+    ]
+}
+
+#[tokio::test]
+async fn sc_101_sc_103_sc_104_who_is_not_in_the_room_is_not_answered() {
+    let server = TestServer::new(RoomVersion::V11, "world_readable").await;
+    let said = server.say("hello").await;
+    let refused = |answers: Vec<Result<(), AnsweringError>>| {
+        let [event, rest @ ..] = &answers[..] else { panic!("{answers:?}") };
+        assert!(matches!(event, Err(AnsweringError::NoSuchEvent)), "{event:?}");
+        assert!(rest.iter().all(|answer| matches!(answer, Err(AnsweringError::NotInRoom))), "{answers:?}");
+    };
+    refused(ask_everything(&server, "b", &said).await);
+    server.member("@bob:b", Membership::Invite).await;
+    refused(ask_everything(&server, "b", &said).await);
+    server.join("@bob:b").await;
+    assert!(ask_everything(&server, "b", &said).await.iter().all(Result::is_ok));
+    refused(ask_everything(&server, "c", &said).await);
+    server.leave("@bob:b").await;
+    refused(ask_everything(&server, "b", &said).await);
+
+    // When nobody of ours is there any more, what we know is of the past.
+    server.join("@bob:b").await;
+    server.member("@alice:a", Membership::Leave).await;
+    refused(ask_everything(&server, "b", &said).await);
+    // A room that is not here, and one where the server is not, look the same.
+    let nowhere = RoomId::parse("!nowhere:a").unwrap();
+    let answer = server.homeserver.answer_state(&self::server("b"), &nowhere, &said).await;
+    assert!(matches!(answer, Err(AnsweringError::NotInRoom)));
+}
+
+#[tokio::test]
+async fn sc_110_sc_140_who_is_denied_by_the_access_control_list_is_not_answered() {
+    let server = TestServer::new(RoomVersion::V11, "shared").await;
+    server.join("@bob:b").await;
+    let said = server.say("hello").await;
+    server.send("m.room.server_acl", Some(""), r#"{"allow":["*"],"deny":["b"]}"#, None).await;
+    let answers = ask_everything(&server, "b", &said).await;
+    let [event, rest @ ..] = &answers[..] else { panic!("{answers:?}") };
+    assert!(matches!(event, Err(AnsweringError::NoSuchEvent)), "{event:?}");
+    assert!(rest.iter().all(|answer| matches!(answer, Err(AnsweringError::Denied))), "{answers:?}");
+}
+
+/// What is unknown, and what is of another room, is the same, also if the server is in both.
+#[tokio::test]
+async fn sc_100_sc_106_events_are_of_the_room_that_is_asked_about() {
+    let mut server = TestServer::new(RoomVersion::V6, "shared").await;
+    let first = server.room_id.clone();
+    server.join("@bob:b").await;
+    let said = server.say("here").await;
+    server.room_id = server.room("shared").await;
+    server.join("@bob:b").await;
+    let elsewhere = server.say("elsewhere").await;
+    server.room_id = first;
+    for event_id in [&elsewhere, &EventId::parse("$unknown").unwrap()] {
+        let answers = ask_everything(&server, "b", event_id).await;
+        let [_, event_auth, state, ..] = &answers[..] else { panic!("{answers:?}") };
+        for answer in [event_auth, state] {
+            assert!(matches!(answer, Err(AnsweringError::NoSuchEvent)), "{answer:?}");
+        }
+        assert_eq!(server.backfill(std::slice::from_ref(event_id), 10).await.unwrap(), [Value::Null; 0]);
+        let from = [event_id.clone(), said.clone()];
+        assert_eq!(told(&server.backfill(&from, 2).await.unwrap()), ["here", "member@bob:bjoin"]);
+        let wanted = MissingEvents { latest: vec![event_id.clone()], limit: 10, ..MissingEvents::default() };
+        assert_eq!(server.missing(&wanted).await, [Value::Null; 0]);
+    }
+    assert_eq!(server.event("b", &elsewhere).await.unwrap()["content"]["body"], "elsewhere");
+}
+
+#[tokio::test]
+async fn the_state_before_an_event_is_answered_with_what_it_rests_on() {
+    for version in [RoomVersion::V1, RoomVersion::V11, RoomVersion::V12] {
+        let server = TestServer::new(version, "shared").await;
+        let join = server.join("@bob:b").await;
+        let topic = server.send("m.room.topic", Some(""), r#"{"topic":"x"}"#, None).await;
+        let named = server.send("m.room.name", Some(""), r#"{"name":"y"}"#, None).await;
+        let later = server.send("m.room.topic", Some(""), r#"{"topic":"z"}"#, None).await;
+        let mut expected = server.state().await;
+        expected.insert("m.room.topic/".to_owned(), topic.clone());
+        let answer = server.homeserver.answer_state(&self::server("b"), &server.room_id, &later).await.unwrap();
+        let mut ids: Vec<EventId> = answer.state.ids().cloned().collect();
+        ids.sort();
+        let mut expected: Vec<EventId> = expected.into_values().collect();
+        expected.sort();
+        assert_eq!(ids, expected);
+        let chain: Vec<EventId> = answer.auth_chain.ids().cloned().collect();
+        assert!(!chain.contains(&join) && !chain.contains(&named));
+        let pdus = json(answer.state).await;
+        assert!(pdus.iter().any(|pdu| pdu["content"]["topic"] == "x"), "{pdus:?}");
+        // Each comes after those that it rests on.
+        let rules = version.rules();
+        let mut seen: Vec<EventId> = Vec::new();
+        for pdu in json(answer.auth_chain).await {
+            let pdu = VerifiedPdu::restore(&serde_json::to_vec(&pdu).unwrap(), rules, None, true).unwrap();
+            assert!(pdu.event().auth_events.iter().all(|auth_event| seen.contains(auth_event)));
+            seen.push(pdu.event_id().clone());
+        }
+        assert_eq!(seen, chain);
+
+        let auth = server.homeserver.answer_event_auth(&self::server("b"), &server.room_id, &join).await.unwrap();
+        let mut expected = vec!["create", "member@alice:ajoin", "power_levels", "join_rules"];
+        if version == RoomVersion::V12 {
+            // The room's id says which it is.
+            expected.remove(0);
+        }
+        assert_eq!(told(&json(auth).await), expected, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn history_is_answered_from_the_deepest_on() {
+    let server = TestServer::new(RoomVersion::V11, "shared").await;
+    let join = server.join("@bob:b").await;
+    let [one, two, three] = [server.say("1").await, server.say("2").await, server.say("3").await];
+    let last = [three.clone()];
+    assert_eq!(told(&server.backfill(&last, 4).await.unwrap()), ["3", "2", "1", "member@bob:bjoin"]);
+    assert_eq!(told(&server.backfill(&[one.clone(), three.clone()], 2).await.unwrap()), ["3", "2"]);
+    assert_eq!(told(&server.backfill(&[one.clone(), join.clone()], 1).await.unwrap()), ["1"]);
+    assert_eq!(server.backfill(&last, 0).await.unwrap(), [Value::Null; 0]);
+    assert_eq!(server.backfill(&last, usize::MAX).await.unwrap().len(), 10);
+    let many = vec![one.clone(); NAMED_MAX + 1];
+    assert!(matches!(server.backfill(&many, 1).await, Err(AnsweringError::TooManyEvents { max: NAMED_MAX })));
+
+    let missing = |latest: &EventId, earliest: &EventId, limit, depth_min| {
+        let (latest, earliest) = (vec![latest.clone()], vec![earliest.clone()]);
+        MissingEvents { latest, earliest, limit, depth_min }
+    };
+    assert_eq!(told(&server.missing(&missing(&three, &join, 10, 0)).await), ["1", "2"]);
+    assert_eq!(told(&server.missing(&missing(&three, &join, 1, 0)).await), ["2"]);
+    assert_eq!(told(&server.missing(&missing(&three, &two, 10, 0)).await), [""; 0]);
+    let depth = server.event("b", &two).await.unwrap()["depth"].as_i64().unwrap();
+    assert_eq!(told(&server.missing(&missing(&three, &join, 10, depth)).await), ["2"]);
+    let wanted = MissingEvents { latest: many, ..missing(&three, &join, 10, 0) };
+    let answer = server.homeserver.answer_missing_events(&self::server("b"), &server.room_id, &wanted).await;
+    assert!(matches!(answer, Err(AnsweringError::TooManyEvents { .. })));
+}
+
+/// A walk goes on behind rejected events, and ends.
+#[tokio::test]
+async fn an_answer_has_a_bound_whatever_it_walks_through() {
+    let server = TestServer::new(RoomVersion::V11, "shared").await;
+    server.join("@bob:b").await;
+    server.say("before").await;
+    let topic = ("m.room.topic", Some(""), r#"{"topic":"x"}"#);
+    let refused = server.foreign("@bob:b", topic, |_| {}).await;
+    assert_eq!(server.receive(Incoming::new(refused.clone())).await, Received::Judged(Outcome::Rejected));
+    let after = server.foreign("@bob:b", ("m.room.message", None, r#"{"body":"after"}"#), |event| {
+        event.insert("prev_events".into(), vec![refused.event_id().as_str().into()].into());
+    });
+    let after = after.await;
+    assert_eq!(server.receive(Incoming::new(after.clone())).await, Received::Judged(Outcome::Accepted));
+    let from = [after.event_id().clone()];
+    assert_eq!(told(&server.backfill(&from, 2).await.unwrap()), ["after", "before"]);
+    // Who asks for it by its id gets it, and nothing that rests on it.
+    assert_eq!(server.event("b", refused.event_id()).await.unwrap()["content"]["topic"], "x");
+    let (homeserver, room_id) = (&server.homeserver, &server.room_id);
+    let state = homeserver.answer_state(&self::server("b"), room_id, refused.event_id()).await;
+    assert!(matches!(state, Err(AnsweringError::NoSuchEvent)));
+    let auth = homeserver.answer_event_auth(&self::server("b"), room_id, refused.event_id()).await;
+    assert!(matches!(auth, Err(AnsweringError::NoSuchEvent)));
+}
+
+#[tokio::test]
+async fn sc_102_what_happened_before_a_server_came_is_hidden_from_it() {
+    for (visibility, [before, invited]) in [
+        ("world_readable", [true, true]),
+        ("shared", [true, true]),
+        ("invited", [false, true]),
+        ("joined", [false, false]),
+    ] {
+        let server = TestServer::new(RoomVersion::V11, visibility).await;
+        let shown = |is_shown: bool, text: &str| if is_shown { text.to_owned() } else { "message-".to_owned() };
+        server.say("before").await;
+        server.member("@bob:b", Membership::Invite).await;
+        server.say("invited").await;
+        server.join("@bob:b").await;
+        server.say("there").await;
+        server.leave("@bob:b").await;
+        server.say("gone").await;
+        let again = server.join("@bob:b").await;
+        let expected = [
+            "member@bob:bjoin".to_owned(),
+            shown(before, "gone"),
+            "member@bob:bleave".to_owned(),
+            "there".to_owned(),
+            "member@bob:bjoin".to_owned(),
+            shown(invited, "invited"),
+            "member@bob:binvite".to_owned(),
+            shown(before, "before"),
+        ];
+        let found = server.backfill(std::slice::from_ref(&again), 8).await.unwrap();
+        assert_eq!(told(&found), expected, "{visibility}");
+        let wanted = MissingEvents { latest: vec![again], limit: 7, ..MissingEvents::default() };
+        let mut found = told(&server.missing(&wanted).await);
+        found.reverse();
+        assert_eq!(found, expected[1..], "{visibility}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_redacted_is_answered_so() {
+    let server = TestServer::new(RoomVersion::V11, "shared").await;
+    server.join("@bob:b").await;
+    let topic = server.send("m.room.topic", Some(""), r#"{"topic":"x"}"#, None).await;
+    let said = server.say("secret").await;
+    server.send("m.room.redaction", None, "{}", Some(&said)).await;
+    let last = server.send("m.room.redaction", None, "{}", Some(&topic)).await;
+    let found = server.backfill(std::slice::from_ref(&last), 4).await.unwrap();
+    assert_eq!(told(&found), ["redaction", "redaction", "message-", "topic-"]);
+    assert_eq!(told(&[server.event("b", &said).await.unwrap()]), ["message-"]);
+    let state = server.homeserver.answer_state(&self::server("b"), &server.room_id, &last).await.unwrap().state;
+    let topic = json(state).await.into_iter().find(|pdu| pdu["type"] == "m.room.topic").unwrap();
+    assert_eq!(topic["content"], serde_json::json!({}));
+}
+
+/// Outliers are of the state and of auth chains, which servers in the room get anyway; they have no place in history.
+#[tokio::test]
+async fn sc_105_outliers_are_for_servers_in_the_room() {
+    let server = TestServer::new(RoomVersion::V11, "joined").await;
+    let outlier = server.foreign("@bob:b", ("m.room.member", Some("@bob:b"), r#"{"membership":"join"}"#), |_| {}).await;
+    let rejected = server.foreign("@bob:b", ("m.room.topic", Some(""), r#"{"topic":"x"}"#), |_| {}).await;
+    for (pdu, outcome) in [(&outlier, Outcome::Accepted), (&rejected, Outcome::Rejected)] {
+        assert_eq!(server.receive(Incoming::outlier(pdu.clone())).await, Received::Judged(outcome));
+    }
+    for pdu in [&outlier, &rejected] {
+        assert!(matches!(server.event("b", pdu.event_id()).await, Err(AnsweringError::NoSuchEvent)));
+    }
+    server.join("@brian:b").await;
+    assert_eq!(server.event("b", outlier.event_id()).await.unwrap()["content"]["membership"], "join");
+    assert!(matches!(server.event("b", rejected.event_id()).await, Err(AnsweringError::NoSuchEvent)));
+    assert!(matches!(server.event("c", outlier.event_id()).await, Err(AnsweringError::NoSuchEvent)));
+    assert_eq!(server.backfill(&[outlier.event_id().clone()], 10).await.unwrap(), [Value::Null; 0]);
+    let state = server.homeserver.answer_state(&self::server("b"), &server.room_id, outlier.event_id()).await;
+    assert!(matches!(state, Err(AnsweringError::NoSuchEvent)));
+}
+
+#[tokio::test]
+async fn events_are_found_by_their_time() {
+    let server = TestServer::new(RoomVersion::V11, "shared").await;
+    server.join("@bob:b").await;
+    let at = async |ts_ms: i64, body: &str| {
+        let content = format!(r#"{{"body":"{body}"}}"#);
+        let set = |event: &mut CanonicalJsonObject| {
+            event.insert("origin_server_ts".into(), ravel_core::canonical_json::CanonicalJsonValue::Integer(ts_ms));
+        };
+        let pdu = server.foreign("@bob:b", ("m.room.message", None, &content), set).await;
+        assert_eq!(server.receive(Incoming::new(pdu.clone())).await, Received::Judged(Outcome::Accepted));
+        pdu.event_id().clone()
+    };
+    let (one, two) = (at(NOW_MS + 10, "one").await, at(NOW_MS + 20, "two").await);
+    let find = async |ts_ms, backward| {
+        server.homeserver.answer_timestamp_to_event(&self::server("b"), &server.room_id, ts_ms, backward).await.ok()
+    };
+    assert_eq!(find(NOW_MS + 5, false).await, Some((one.clone(), NOW_MS + 10)));
+    assert_eq!(find(NOW_MS + 10, false).await, Some((one.clone(), NOW_MS + 10)));
+    assert_eq!(find(NOW_MS + 19, true).await, Some((one, NOW_MS + 10)));
+    assert_eq!(find(i64::MAX, true).await, Some((two, NOW_MS + 20)));
+    assert_eq!(find(NOW_MS + 21, false).await, None);
+    assert_eq!(find(NOW_MS - 1, true).await, None);
+    assert_eq!(find(i64::MIN, true).await, None);
+}
