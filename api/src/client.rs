@@ -6,7 +6,7 @@ mod capabilities;
 mod interactive;
 mod login;
 mod register;
-mod rooms;
+pub(crate) mod rooms;
 mod shared_secret;
 mod user;
 

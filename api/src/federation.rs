@@ -4,6 +4,7 @@
 
 mod keys;
 mod origin;
+mod rooms;
 mod transactions;
 
 use axum::Router;
@@ -13,5 +14,5 @@ use crate::serve::App;
 
 /// Returns the routes of the server-server API.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    Router::new().merge(keys::routes()).merge(transactions::routes(app))
+    Router::new().merge(keys::routes()).merge(rooms::routes()).merge(transactions::routes(app))
 }

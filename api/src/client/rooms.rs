@@ -50,15 +50,15 @@ impl From<RoomsError> for MatrixError {
     }
 }
 
-fn room_id(id: &ruma::RoomId) -> MatrixResult<RoomId> {
+pub(crate) fn room_id(id: &ruma::RoomId) -> MatrixResult<RoomId> {
     RoomId::parse(id.as_str()).map_err(|_| MatrixError::invalid_param("the room id is invalid"))
 }
 
-fn event_id(id: &ruma::EventId) -> MatrixResult<EventId> {
+pub(crate) fn event_id(id: &ruma::EventId) -> MatrixResult<EventId> {
     EventId::parse(id.as_str()).map_err(|_| MatrixError::invalid_param("the event id is invalid"))
 }
 
-fn user_id(id: &ruma::UserId) -> MatrixResult<UserId> {
+pub(crate) fn user_id(id: &ruma::UserId) -> MatrixResult<UserId> {
     UserId::parse(id.as_str()).map_err(|_| MatrixError::invalid_param("the user id is invalid"))
 }
 
@@ -66,7 +66,7 @@ fn ruma_room_id(id: &RoomId) -> MatrixResult<OwnedRoomId> {
     OwnedRoomId::try_from(id.as_str()).map_err(|error| MatrixError::log_internal(&error))
 }
 
-fn ruma_event_id(id: &EventId) -> MatrixResult<OwnedEventId> {
+pub(crate) fn ruma_event_id(id: &EventId) -> MatrixResult<OwnedEventId> {
     OwnedEventId::try_from(id.as_str()).map_err(|error| MatrixError::log_internal(&error))
 }
 

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::header;
+use http::{Uri, header};
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, object_to_canonical_bytes},
     id::{KeyId, ServerName},
@@ -45,12 +45,8 @@ struct Until {
 }
 
 /// Source: server-server API, "GET /_matrix/key/v2/query/{serverName}".
-async fn keys_of_server(
-    State(app): State<App>,
-    Path(server): Path<String>,
-    Query(until): Query<Until>,
-) -> MatrixResult<Response> {
-    let criteria = NotaryCriteria { until_ms: until.minimum_valid_until_ts, ..NotaryCriteria::default() };
+async fn keys_of_server(State(app): State<App>, Path(server): Path<String>, uri: Uri) -> MatrixResult<Response> {
+    let criteria = NotaryCriteria { until_ms: until_ms(&uri)?, ..NotaryCriteria::default() };
     notary_answer(&app, [(server_name(&server)?, criteria)].into()).await
 }
 
@@ -58,9 +54,9 @@ async fn keys_of_server(
 async fn key_of_server(
     State(app): State<App>,
     Path((server, key_id)): Path<(String, String)>,
-    Query(until): Query<Until>,
+    uri: Uri,
 ) -> MatrixResult<Response> {
-    let until_ms = until.minimum_valid_until_ts;
+    let until_ms = until_ms(&uri)?;
     let key_id = KeyId::parse(&key_id).map_err(|error| MatrixError::invalid_param(error.to_string()))?;
     let criteria = NotaryCriteria { until_ms, keys: [(key_id, until_ms)].into() };
     notary_answer(&app, [(server_name(&server)?, criteria)].into()).await
@@ -88,6 +84,11 @@ async fn notary_answer(app: &App, query: NotaryQuery) -> MatrixResult<Response> 
     let documents = documents.map_err(|error| MatrixError::log_internal(&error))?;
     let documents: Vec<CanonicalJsonValue> = documents.into_iter().map(CanonicalJsonValue::from).collect();
     Ok(canonical(&[("server_keys".into(), documents.into())].into()))
+}
+
+fn until_ms(uri: &Uri) -> MatrixResult<Option<i64>> {
+    let until = Query::<Until>::try_from_uri(uri).map_err(|error| MatrixError::invalid_param(error.body_text()))?;
+    Ok(until.0.minimum_valid_until_ts)
 }
 
 fn server_name(name: &str) -> MatrixResult<ServerName> {

@@ -86,9 +86,14 @@ impl Server {
     pub(crate) fn ask(&self, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/_matrix/client/{path}") };
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        self.ask_with(method, &path, &authorization, body)
+    }
+
+    /// Sends a request with more headers, each ending with CR LF. It is HTTP/1.0, so that no answer comes in chunks.
+    pub(crate) fn ask_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: example.org\r\n{authorization}Content-Length: {length}\r\n\
+            "{method} {path} HTTP/1.0\r\nHost: example.org\r\n{headers}Content-Length: {length}\r\n\
              Connection: close\r\n\r\n"
         );
         let mut stream = TcpStream::connect(self.address).unwrap();

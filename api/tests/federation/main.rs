@@ -1,0 +1,12 @@
+//! Ravel among other servers: it runs as a process, and the others are made for the test.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "../client/server.rs"]
+#[allow(dead_code, reason = "it is shared with the tests of clients")]
+mod server;
+
+mod keys;
+#[allow(dead_code, reason = "other servers can do more than each test asks of them")]
+mod remote;
+mod requests;
+mod rooms;
