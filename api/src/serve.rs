@@ -237,6 +237,7 @@ pub fn run(configuration: &Path, ready: impl FnOnce(&Ready<'_>)) -> Result<Ended
                     }
                     Err(error) => tracing::error!(%error, "stopped: the listener had failed"),
                 }
+                app.homeserver.stop().await;
                 Ended::Gracefully
             }
             signal = signals.stop() => {

@@ -25,5 +25,11 @@ pub const FILTER: u8 = 12;
 /// Account data: localpart, NUL, room id or nothing, NUL, type → content in JSON.
 pub const ACCOUNT_DATA: u8 = 13;
 
+/// How far a server was told what it is to be told, of those that lag behind: server name → a place in the log.
+pub const TOLD: u8 = 30;
+
+/// How far all other servers were told: nothing → a place in the log.
+pub const TOLD_ALL: u8 = 31;
+
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;

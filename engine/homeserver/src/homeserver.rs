@@ -1,6 +1,9 @@
 //! A whole server: its parts, and what they share.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, Weak},
+};
 
 use ravel_core::{id::ServerName, signing::SigningKey};
 use ravel_store::log::EventLog;
@@ -20,6 +23,7 @@ use crate::{
     random::Random,
     receiving::Receiving,
     rooms::{Rooms, RoomsError, ToSend},
+    sending::Sending,
     sync::Syncs,
 };
 
@@ -59,6 +63,8 @@ pub struct Parts {
     /// Keys of other servers, and its own.
     pub keys: KeyStore,
     pub(crate) receiving: Receiving,
+    /// What is sent to others by itself.
+    pub(crate) sending: Sending,
 }
 
 /// What a homeserver is told.
@@ -113,6 +119,7 @@ impl Homeserver {
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
         let receiving = Receiving::new();
+        let sending = Sending::new(rooms.position());
         let profiles = Profiles::new(log.clone(), rooms.clone());
         let account_data = AccountData::new(log.clone(), rooms.clone());
         let filters = Filters::new(log.clone());
@@ -132,13 +139,24 @@ impl Homeserver {
             client,
             keys,
             receiving,
+            sending,
         };
         Ok((Self(Arc::new(parts)), to_send))
     }
 
     /// Begins what runs by itself, until the server is dropped.
-    pub fn start(&self, mut to_send: mpsc::Receiver<ToSend>) {
+    pub fn start(&self, to_send: mpsc::Receiver<ToSend>) {
         tokio::spawn(self.clone().fill_gaps());
-        tokio::spawn(async move { while to_send.recv().await.is_some() {} });
+        self.start_sending(to_send);
+    }
+
+    /// Returns what it is made of, without keeping that there.
+    pub(crate) fn downgrade(&self) -> Weak<Parts> {
+        Arc::downgrade(&self.0)
+    }
+
+    /// Returns the server that is made of these parts, if it is still there.
+    pub(crate) fn upgrade(parts: &Weak<Parts>) -> Option<Self> {
+        parts.upgrade().map(Self)
     }
 }

@@ -18,4 +18,8 @@ pub mod random;
 pub mod receiving;
 mod record;
 pub mod rooms;
+pub mod sending;
 pub mod sync;
+
+#[cfg(test)]
+mod testing;

@@ -12,6 +12,7 @@ mod guests;
 mod members;
 mod messages;
 mod order;
+mod outgoing;
 mod profile;
 mod progress;
 mod read;
@@ -23,6 +24,7 @@ mod transactions;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -37,7 +39,7 @@ use ravel_core::{
     signing::{SigningKey, hash_and_sign_event},
 };
 use ravel_store::{Durability, log::EventLog};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     acl::CurrentAcl, members::LocalMembers, order::Order, progress::Progress, servers::JoinedServers,
@@ -81,6 +83,8 @@ pub struct ToSend {
     pub room_id: RoomId,
     /// The event.
     pub event_id: EventId,
+    /// Where in the log it is: somewhere in this range.
+    pub within: Range<u64>,
     /// Who is to get it: the servers that are in the room before or after it, and that of the user whose membership it is.
     pub destinations: BTreeSet<ServerName>,
 }
@@ -180,6 +184,11 @@ impl Rooms {
     /// Returns the place in the log before which all is known: where a sync that begins now goes on from.
     pub fn position(&self) -> u64 {
         self.0.progress.position()
+    }
+
+    /// Returns what tells when that place moves on. Of events before it, [`ToSend`] is in the outbox.
+    pub(crate) fn positions(&self) -> watch::Receiver<u64> {
+        self.0.progress.subscribe()
     }
 
     /// Looks at a room.
@@ -317,6 +326,7 @@ impl Inner {
         let Writing { events, to_send, .. } = writing;
         let room = &loaded.room;
         let _under_way = self.progress.begin(|| self.log.len());
+        let length = self.log.len();
         // What was judged before something else failed is in the room already.
         let stored = match events.is_empty() {
             true => Ok(()),
@@ -344,7 +354,7 @@ impl Inner {
             loaded.redacted_by.extend(redactions);
             if !to_send.is_empty() {
                 destinations.extend(loaded.servers.names());
-                self.tell(room.room_id(), to_send, &destinations).await;
+                self.tell(room.room_id(), to_send, &destinations, length..self.log.len()).await;
             }
         }
         changed
@@ -354,7 +364,13 @@ impl Inner {
 impl Inner {
     /// Has events sent to these servers, and to those of the users whose memberships they are. If the server stops before that, what
     /// was not sent is found when it starts again.
-    async fn tell(&self, room_id: &RoomId, to_send: Vec<VerifiedPdu>, destinations: &BTreeSet<ServerName>) {
+    async fn tell(
+        &self,
+        room_id: &RoomId,
+        to_send: Vec<VerifiedPdu>,
+        destinations: &BTreeSet<ServerName>,
+        within: Range<u64>,
+    ) {
         for pdu in to_send {
             let mut destinations = destinations.clone();
             let event = pdu.event();
@@ -363,9 +379,9 @@ impl Inner {
             destinations.extend(member.and_then(|user| ServerName::parse(user.server_name()).ok()));
             destinations.remove(&self.server_name);
             if !destinations.is_empty() {
-                let (room_id, event_id) = (room_id.clone(), event.event_id.clone());
+                let (room_id, event_id, within) = (room_id.clone(), event.event_id.clone(), within.clone());
                 // Nobody takes it any more when the server stops.
-                let _ = self.outbox.send(ToSend { room_id, event_id, destinations }).await;
+                let _ = self.outbox.send(ToSend { room_id, event_id, within, destinations }).await;
             }
         }
     }

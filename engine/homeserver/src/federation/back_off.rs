@@ -60,6 +60,10 @@ impl BackOffs {
         Self { pauses, servers: Mutex::new(TimedCache::new(SERVERS_MAX)) }
     }
 
+    pub(crate) fn pauses(&self) -> Pauses {
+        self.pauses
+    }
+
     /// Returns until when a server is left alone, `None` if it is not.
     pub(crate) fn until_ms(&self, server: &ServerName, now_ms: i64) -> Option<i64> {
         let until_ms = self.servers().get(server, now_ms)?.until_ms;

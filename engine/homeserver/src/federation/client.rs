@@ -120,6 +120,11 @@ impl FederationClient {
         &self.shared.our_name
     }
 
+    /// Returns how long servers are left alone that do not answer.
+    pub fn pauses(&self) -> Pauses {
+        self.shared.back_offs.pauses()
+    }
+
     /// Sends a request of ruma's and reads the answer.
     ///
     /// # Errors
