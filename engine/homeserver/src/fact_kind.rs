@@ -31,5 +31,8 @@ pub const TOLD: u8 = 30;
 /// How far all other servers were told: nothing → a place in the log.
 pub const TOLD_ALL: u8 = 31;
 
+/// Events of other servers that came into a room through this one, until all others were told of them: room id, NUL, event id → nothing.
+pub const PASSED_ON: u8 = 32;
+
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;

@@ -4,6 +4,7 @@
 //! not leave an event judged and not stored; if storing fails, the room is dropped and loaded again, as the log is the truth.
 
 mod acl;
+mod audience;
 mod context;
 mod create;
 mod error;
@@ -38,7 +39,10 @@ use ravel_core::{
     room_version::RoomVersionRules,
     signing::{SigningKey, hash_and_sign_event},
 };
-use ravel_store::{Durability, log::EventLog};
+use ravel_store::{
+    Durability,
+    log::{EventLog, LogError},
+};
 use tokio::sync::{mpsc, watch};
 
 use self::{
@@ -330,7 +334,7 @@ impl Inner {
         // What was judged before something else failed is in the room already.
         let stored = match events.is_empty() {
             true => Ok(()),
-            false => self.log.append(room.room_id(), room.rules(), &events, Durability::Sync).await,
+            false => self.store(room, &events, &to_send).await,
         };
         let is_broken = stored.is_err() || matches!(changed, Err(RoomsError::Room(_)));
         if is_broken {
@@ -362,6 +366,11 @@ impl Inner {
 }
 
 impl Inner {
+    async fn store(&self, room: &Room, events: &[PersistEvent], to_send: &[VerifiedPdu]) -> Result<(), LogError> {
+        self.note_passed_on(room.room_id(), to_send).await?;
+        self.log.append(room.room_id(), room.rules(), events, Durability::Sync).await
+    }
+
     /// Has events sent to these servers, and to those of the users whose memberships they are. If the server stops before that, what
     /// was not sent is found when it starts again.
     async fn tell(

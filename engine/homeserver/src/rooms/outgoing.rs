@@ -1,16 +1,23 @@
 //! What of a room other servers are to be told by this one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
+use bytes::Bytes;
 use ravel_core::{
-    event::{Event, Membership, event_type},
-    id::{EventId, RoomId, ServerName, UserId},
+    id::{EventId, RoomId, ServerName},
     pdu::VerifiedPdu,
     room::{Outcome, Room},
 };
-use ravel_store::log::LoggedEvent;
+use ravel_store::{
+    Durability,
+    log::{Fact, LogError, LoggedEvent},
+};
 
-use super::{LoadedRoom, Rooms, RoomsError, ToSend};
+use super::{
+    Inner, LoadedRoom, Rooms, RoomsError, ToSend,
+    audience::{Audience, is_of},
+};
+use crate::fact_kind::PASSED_ON;
 
 /// The place of an event in the log, and its id.
 pub(crate) type Place = (u64, EventId);
@@ -31,47 +38,51 @@ impl Rooms {
         self.read(room_id, |loaded| logged.into_iter().filter_map(|event| loaded.outgoing_pdu(event)).collect()).await
     }
 
-    /// Returns what [`ToSend`] said, or would have said, of the events that users of this server sent: those in the log from one place
-    /// (included) to another (excluded), in order.
+    /// Returns what [`ToSend`] said, or would have said, of a room's events: of those in the log from one place (included) to another
+    /// (excluded), in order.
     ///
-    /// Its destinations are the servers that are in the room now, and those of the users whose memberships it is about.
+    /// Costs time in proportion to these events, and where there are any to be sent, to the room's members.
     ///
     /// # Errors
     ///
     /// When the log can't be read.
-    pub(crate) async fn sent_here(&self, room_id: &RoomId, from: u64, to: u64) -> Result<Vec<ToSend>, RoomsError> {
+    pub(crate) async fn to_send_of(&self, room_id: &RoomId, from: u64, to: u64) -> Result<Vec<ToSend>, RoomsError> {
         let mut found = Vec::new();
         if self.0.log.last_event_before(room_id, to).await?.is_none_or(|last| last < from) {
             return Ok(found);
         }
+        let passed_on = self.passed_on(room_id).await?;
         let mut next = from;
         loop {
             let page = self.0.log.logged_events(room_id, next, to).await?;
             let Some(last) = page.last() else { return Ok(found) };
             next = last.sequence.saturating_add(1);
             let of_page = |loaded: &LoadedRoom| {
-                let servers: BTreeSet<ServerName> = loaded.servers.names().collect();
-                let ours = page.iter().filter_map(|logged| {
-                    let event =
-                        loaded.room.event(&logged.event_id).filter(|event| is_of(&self.0.server_name, event))?;
-                    let mut destinations = servers.clone();
-                    destinations.extend(server_of_member(event));
-                    destinations.remove(&self.0.server_name);
+                let room = &loaded.room;
+                let told = page.iter().filter(|logged| self.is_told(room, logged, &passed_on));
+                let told: Vec<&LoggedEvent> = told.collect();
+                if told.is_empty() {
+                    return Vec::new();
+                }
+                let audience = Audience::of(room, |server| server != self.0.server_name.as_str());
+                let to_send = told.into_iter().filter_map(|logged| {
+                    let event = room.event(&logged.event_id)?;
+                    let destinations: BTreeSet<ServerName> = audience.of_event(room, event).cloned().collect();
                     let within = logged.sequence..logged.sequence.saturating_add(1);
-                    let is_owed = counts(logged) && !destinations.is_empty();
-                    let event_id = logged.event_id.clone();
-                    is_owed.then(|| ToSend { room_id: room_id.clone(), event_id, within, destinations })
+                    let (room_id, event_id) = (room_id.clone(), logged.event_id.clone());
+                    (!destinations.is_empty()).then_some(ToSend { room_id, event_id, within, destinations })
                 });
-                ours.collect::<Vec<_>>()
+                to_send.collect()
             };
             found.extend(self.read(room_id, of_page).await?);
         }
     }
 
-    /// Returns the events of users of this server that another server is to be told of: of those in the log from one place (included)
-    /// to another (excluded) the newest `limit`, in order.
+    /// Returns the events that another server is to be told of by this one: of those in the log from one place (included) to another
+    /// (excluded) the newest `limit`, in order.
     ///
-    /// It is to be told of what was sent while it was in the room, and of memberships of its users.
+    /// These are events of users of this server, and those that came into the room through it. The other one is told of what was sent
+    /// while it was in the room, and of memberships of its users.
     ///
     /// Costs time in proportion to the events of the room since `from`, and to its members.
     ///
@@ -90,20 +101,19 @@ impl Rooms {
         if self.0.log.last_event_before(room_id, to).await?.is_none_or(|last| last < from) {
             return Ok(owed);
         }
-        let users = self.look(room_id, |room| users_of(room, server)).await?;
+        let audience = self.look(room_id, |room| Audience::of(room, |name| name == server.as_str())).await?;
+        let passed_on = self.passed_on(room_id).await?;
         let mut before = to;
-        while !users.is_empty() && owed.len() < limit {
+        while !audience.is_empty() && owed.len() < limit {
             let page = self.0.log.logged_events_back(room_id, before, from, usize::MAX).await?;
             let Some(last) = page.last() else { break };
             before = last.sequence;
             let of_page = |loaded: &LoadedRoom| {
-                let owed = page.iter().filter(|logged| {
-                    let event = loaded.room.event(&logged.event_id);
-                    counts(logged)
-                        && event.is_some_and(|event| {
-                            is_of(&self.0.server_name, event) && concerns(loaded, server, &users, event)
-                        })
-                });
+                let room = &loaded.room;
+                let is_concerned = |logged: &LoggedEvent| {
+                    room.event(&logged.event_id).is_some_and(|event| audience.of_event(room, event).next().is_some())
+                };
+                let owed = page.iter().filter(|it| self.is_told(room, it, &passed_on) && is_concerned(it));
                 owed.map(|logged| (logged.sequence, logged.event_id.clone())).collect::<Vec<_>>()
             };
             owed.extend(self.read(room_id, of_page).await?);
@@ -111,6 +121,49 @@ impl Rooms {
         owed.truncate(limit);
         owed.reverse();
         Ok(owed)
+    }
+
+    /// Whether it is this server that tells others of an event.
+    fn is_told(&self, room: &Room, logged: &LoggedEvent, passed_on: &HashSet<Bytes>) -> bool {
+        let is_ours = || room.event(&logged.event_id).is_some_and(|event| is_of(&self.0.server_name, event));
+        let counts = logged.outcome == Outcome::Accepted && !logged.is_outlier;
+        counts && (is_ours() || passed_on.contains(logged.event_id.as_str().as_bytes()))
+    }
+
+    /// Returns the ids of events of other servers that came into a room through this one. That may be forgotten once all were told.
+    async fn passed_on(&self, room_id: &RoomId) -> Result<HashSet<Bytes>, RoomsError> {
+        let prefix = passed_on_key(room_id, "");
+        let (mut found, mut after) = (HashSet::new(), None);
+        loop {
+            let page = self.0.log.facts(PASSED_ON, &prefix, after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = Some(last.key.clone());
+            found.extend(page.into_iter().map(|fact| fact.key.slice(prefix.len()..)));
+        }
+    }
+}
+
+/// How many facts are read at once.
+const PAGE: usize = 1_000;
+
+fn passed_on_key(room_id: &RoomId, event_id: &str) -> Bytes {
+    format!("{room_id}\0{event_id}").into()
+}
+
+impl Inner {
+    /// Keeps which of these events came into a room through this server. Before they are stored, so that none is missed.
+    pub(super) async fn note_passed_on(&self, room_id: &RoomId, to_send: &[VerifiedPdu]) -> Result<(), LogError> {
+        let foreign = to_send.iter().filter(|pdu| !is_of(&self.server_name, pdu.event()));
+        let fact = |pdu: &VerifiedPdu| {
+            let key = passed_on_key(room_id, pdu.event_id().as_str());
+            Fact { kind: PASSED_ON, key, value: Some(Bytes::from_static(&[1])) }
+        };
+        let facts: Vec<Fact> = foreign.map(fact).collect();
+        if !facts.is_empty() {
+            // What is stored after it is synced with it.
+            self.log.put_facts(&facts, &[], Durability::Relaxed).await?;
+        }
+        Ok(())
     }
 }
 
@@ -123,49 +176,5 @@ impl LoadedRoom {
         }
         let pdu = VerifiedPdu::restore(&json, self.room.rules(), None, true).ok()?;
         Some((event.event_id, pdu.redacted_json().ok()?))
-    }
-}
-
-/// Whether an event is part of the room for all that is known here.
-fn counts(event: &LoggedEvent) -> bool {
-    event.outcome == Outcome::Accepted && !event.is_outlier
-}
-
-fn is_of(server: &ServerName, event: &Event) -> bool {
-    event.sender.server_name() == server.as_str()
-}
-
-/// Returns the server of the user whose membership an event is.
-pub(super) fn server_of_member(event: &Event) -> Option<ServerName> {
-    let user = event.state_key.as_deref().filter(|_| *event.event_type == *event_type::MEMBER)?;
-    ServerName::parse(UserId::parse(user).ok()?.server_name()).ok()
-}
-
-/// Returns the users of a server that a room has ever heard of, but for those whose memberships only a lost fork had.
-fn users_of(room: &Room, server: &ServerName) -> Vec<Box<str>> {
-    let keys = room.current_state().iter().map(|(key, _)| key).filter(|key| *key.event_type == *event_type::MEMBER);
-    let users =
-        keys.filter(|key| UserId::parse(&key.state_key).is_ok_and(|user| user.server_name() == server.as_str()));
-    users.map(|key| key.state_key.as_ref().into()).collect()
-}
-
-/// Whether a server was in the room before or after an event, or the event is about the membership of one of its users.
-fn concerns(loaded: &LoadedRoom, server: &ServerName, users: &[Box<str>], event: &Event) -> bool {
-    let room = &loaded.room;
-    if server_of_member(event).as_ref() == Some(server) {
-        return true;
-    }
-    let states = [room.state_before(&event.event_id), room.state_after(&event.event_id)];
-    let has_joined = |user: &str| {
-        states.iter().flatten().any(|state| {
-            let member = state.get(event_type::MEMBER, user).and_then(|member| room.event(&member)?.membership());
-            member == Some(Membership::Join)
-        })
-    };
-    // Of what was purged nobody knows any more who was there.
-    if states.iter().all(Option::is_none) {
-        loaded.servers.has(server)
-    } else {
-        users.iter().any(|user| has_joined(user))
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Edu, EduToSend,
     queue::{Ending, Outgoing, Queue, Round, Step},
-    told::Told,
+    told::{Told, forget_passed_on},
 };
 use crate::{
     clock::Clock,
@@ -61,6 +61,15 @@ pub(super) struct Scheduler {
     /// Whether something was sent since.
     has_sent: bool,
     write_at_ms: i64,
+    forgetting: Option<Forgetting>,
+}
+
+/// What is kept of events that came in through this server: what was kept before one place in the log is of no use once everybody was told
+/// of everything before another one.
+#[derive(Clone, Copy, Debug)]
+struct Forgetting {
+    kept_before: u64,
+    told: u64,
 }
 
 /// A server that something is to be done for.
@@ -137,6 +146,7 @@ impl Scheduler {
             is_writing: false,
             has_sent: false,
             write_at_ms: i64::MAX,
+            forgetting: None,
         }
     }
 
@@ -178,7 +188,7 @@ impl Scheduler {
             self.make_ready(&destination);
         }
         for (room_id, _) in server.log.rooms() {
-            for event in server.rooms.sent_here(&room_id, self.written.all, opened_at).await? {
+            for event in server.rooms.to_send_of(&room_id, self.written.all, opened_at).await? {
                 self.push(event);
             }
         }
@@ -430,10 +440,27 @@ impl Scheduler {
             return;
         }
         (self.is_writing, self.has_sent) = (true, false);
+        let forget_before = self.forget_before(&told, server.log.len());
         self.steps.spawn(async move {
-            let result = told.write(&before, &server.log).await;
+            let mut result = told.write(&before, &server.log).await;
+            if let (Ok(()), Some(place)) = (&result, forget_before) {
+                result = forget_passed_on(&server.log, place).await;
+            }
             Done::Written(told, result)
         });
+    }
+
+    /// Returns before which place nothing need be kept any more of events that came in through this server. What is kept of an event
+    /// stands in the log before it, and once the log is known as far as that, the event is there too.
+    fn forget_before(&mut self, told: &Told, length: u64) -> Option<u64> {
+        let all_told = told.behind.values().copied().min().unwrap_or(told.all).min(told.all);
+        match self.forgetting {
+            Some(forgetting) if all_told < forgetting.told => None,
+            forgetting => {
+                self.forgetting = Some(Forgetting { kept_before: all_told, told: length });
+                forgetting.map(|forgetting| forgetting.kept_before)
+            }
+        }
     }
 
     fn written(&mut self, told: Told, result: Result<(), LogError>) {

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::Edu;
 use crate::{
-    fact_kind::{TOLD, TOLD_ALL},
+    fact_kind::{PASSED_ON, TOLD, TOLD_ALL},
     homeserver::Homeserver,
     rooms::{MembershipChange, SendEvent},
     testing::{

@@ -11,7 +11,7 @@ use ravel_store::{
     log::{EventLog, Fact, LogError},
 };
 
-use crate::fact_kind::{TOLD, TOLD_ALL};
+use crate::fact_kind::{PASSED_ON, TOLD, TOLD_ALL};
 
 /// How far other servers were told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,21 @@ impl Told {
             log.put_facts(&facts, &[], Durability::Relaxed).await?;
         }
         Ok(())
+    }
+}
+
+/// Forgets which events came in through this server, as far as that was kept before a place in the log.
+pub(super) async fn forget_passed_on(log: &EventLog, before: u64) -> Result<(), LogError> {
+    let mut after: Option<Bytes> = None;
+    loop {
+        let page = log.facts(PASSED_ON, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        let old = page.into_iter().filter(|kept| kept.sequence < before);
+        let gone: Vec<Fact> = old.map(|kept| Fact { kind: PASSED_ON, key: kept.key, value: None }).collect();
+        if !gone.is_empty() {
+            log.put_facts(&gone, &[], Durability::Relaxed).await?;
+        }
     }
 }
 

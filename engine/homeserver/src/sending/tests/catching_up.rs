@@ -129,6 +129,31 @@ async fn after_a_long_silence_the_newest_events_of_each_room_come() {
 }
 
 #[tokio::test]
+async fn what_came_in_through_us_is_caught_up_with_too() {
+    let mut world = World::new().await;
+    ["b", "c"].iter().for_each(|name| world.live(name));
+    let room_id = world.room_with(&["b"]).await;
+    world.answers("b", |_| Answer::Down);
+    join_from(&world.server, &room_id, "@user:c").await;
+    world.kill().await;
+    settle().await;
+    world.inbox.clear();
+    world.live("b");
+    world.seconds(10).await;
+    // The first join, b's own, is not for b.
+    world.gets("b", &["member"]).await;
+    let kept = async |world: &World| world.server.log.facts(PASSED_ON, &[], None, 100).await.unwrap().len();
+    assert_eq!(kept(&world).await, 2);
+    // Once all have got it, it need not be known any more.
+    for text in ["one", "two", "three"] {
+        world.say(&room_id, text).await;
+        world.seconds(10).await;
+    }
+    assert_eq!(kept(&world).await, 0);
+    world.gets("b", &["member", "one", "two", "three"]).await;
+}
+
+#[tokio::test]
 async fn a_server_is_not_told_of_what_was_sent_while_it_was_not_there() {
     let mut world = World::new().await;
     ["b", "c"].iter().for_each(|name| world.live(name));
@@ -150,6 +175,6 @@ async fn a_server_is_not_told_of_what_was_sent_while_it_was_not_there() {
     world.inbox.clear();
     ["b", "c"].iter().for_each(|name| world.live(name));
     world.seconds(7_200).await;
-    world.gets("b", &["before", "while", "member", "after"]).await;
+    world.gets("b", &["before", "member", "while", "member", "after"]).await;
     world.gets("c", &["while", "member"]).await;
 }
