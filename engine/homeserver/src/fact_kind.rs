@@ -25,6 +25,15 @@ pub const FILTER: u8 = 12;
 /// Account data: localpart, NUL, room id or nothing, NUL, type → content in JSON.
 pub const ACCOUNT_DATA: u8 = 13;
 
+/// Aliases of this server: alias → its room, and who made it.
+pub const ALIAS: u8 = 20;
+
+/// The aliases of a room: room id, NUL, alias → nothing. Put and removed together with [`ALIAS`].
+pub const ROOM_ALIAS: u8 = 21;
+
+/// Rooms on the list of published rooms: room id → nothing.
+pub const PUBLISHED_ROOM: u8 = 22;
+
 /// How far a server was told what it is to be told, of those that lag behind: server name → a place in the log.
 pub const TOLD: u8 = 30;
 

@@ -13,6 +13,7 @@ use crate::{
     account_data::AccountData,
     accounts::{Accounts, AccountsConfig},
     clock::Clock,
+    directory::Directory,
     federation::{
         FederationClient, KeyStore, Pauses,
         keys::{KeyStoreConfig, OwnKeys},
@@ -56,6 +57,8 @@ pub struct Parts {
     pub account_data: AccountData,
     /// What clients want to see.
     pub filters: Filters,
+    /// Aliases and published rooms.
+    pub directory: Directory,
     /// What is new for users.
     pub syncs: Syncs,
     /// Requests to other servers.
@@ -123,6 +126,7 @@ impl Homeserver {
         let profiles = Profiles::new(log.clone(), rooms.clone());
         let account_data = AccountData::new(log.clone(), rooms.clone());
         let filters = Filters::new(log.clone());
+        let directory = Directory::new(log.clone(), rooms.clone());
         let syncs = Syncs::new(rooms.clone(), account_data.clone(), clock.clone());
         let parts = Parts {
             server_name,
@@ -135,6 +139,7 @@ impl Homeserver {
             profiles,
             account_data,
             filters,
+            directory,
             syncs,
             client,
             keys,

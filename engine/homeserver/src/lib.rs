@@ -7,6 +7,7 @@ pub mod account_data;
 pub mod accounts;
 pub mod answering;
 pub mod clock;
+pub mod directory;
 pub mod fact_kind;
 pub mod federation;
 pub mod filters;

@@ -20,6 +20,7 @@ mod read;
 mod receive;
 mod send;
 mod servers;
+mod summary;
 mod sync;
 mod transactions;
 
@@ -47,7 +48,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     acl::CurrentAcl, members::LocalMembers, order::Order, progress::Progress, servers::JoinedServers,
-    transactions::Transactions,
+    summary::CachedSummary, transactions::Transactions,
 };
 pub use self::{
     context::Context,
@@ -107,6 +108,7 @@ pub(crate) struct LoadedRoom {
     redacted_by: HashMap<EventId, EventId>,
     servers: JoinedServers,
     acl: CurrentAcl,
+    summary: CachedSummary,
     order: Order,
 }
 
@@ -115,7 +117,8 @@ impl LoadedRoom {
         let accepted = room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted);
         let redacted_by = accepted.filter_map(|(event, _)| Some((target(event)?, event.event_id.clone()))).collect();
         let (servers, acl, order) = (JoinedServers::of(&room), CurrentAcl::default(), Order::of(&room));
-        Self { room, redacted_by, servers, acl, order }
+        let summary = CachedSummary::default();
+        Self { room, redacted_by, servers, acl, summary, order }
     }
 
     /// Whether readers get an event in its redacted form.

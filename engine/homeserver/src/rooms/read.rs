@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ravel_core::{
-    canonical_json::{JsonMode, get_object, get_str, parse_object},
+    canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
     event::{Event, Membership, event_type},
     id::{EventId, RoomId, UserId},
     pdu::VerifiedPdu,
@@ -93,6 +93,25 @@ impl Rooms {
         let id =
             ids.into_iter().find_map(|((kind, key), id)| (*kind == *event_type && *key == *state_key).then_some(id));
         self.events_by_id(room_id, id).await?.pop().ok_or(RoomsError::NoSuchEvent)
+    }
+
+    /// Returns the content of an event of a room's current state, for the server's own use.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub async fn state_content(
+        &self,
+        room_id: &RoomId,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<CanonicalJsonObject>, RoomsError> {
+        let held = self.read(room_id, |loaded| loaded.room.current_state().get(event_type, state_key)).await?;
+        let Some(mut event) = self.events_by_id(room_id, held).await?.pop() else { return Ok(None) };
+        let content = event.json.remove("content").unwrap_or_default();
+        // What is in an event was read as canonical JSON before.
+        let content = parse_object(content.to_string().as_bytes(), JsonMode::ByteExact);
+        Ok(Some(content.map_err(|_| RoomsError::BadValue("content"))?))
     }
 
     /// Returns an event, if the user may see it.

@@ -102,6 +102,11 @@ impl Rooms {
         self.write(room_id.clone(), move |writing| writing.take_foreign(&pdu)).await
     }
 
+    /// Whether a room is here, be it that nobody of this server is in it any more.
+    pub fn is_known(&self, room_id: &RoomId) -> bool {
+        self.0.log.room_number(room_id).is_ok_and(|number| number.is_some())
+    }
+
     /// Returns the rules of a room.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use ravel_core::{
     event::{Membership, event_type},
     id::{EventId, RoomId, UserId},
     pdu::VerifiedPdu,
-    room::NewEvent,
+    room::{NewEvent, Room},
 };
 
 use super::{Rooms, RoomsError, Transaction, Writing};
@@ -44,6 +44,20 @@ impl Rooms {
     pub async fn send(&self, room_id: &RoomId, sender: &UserId, event: SendEvent) -> Result<EventId, RoomsError> {
         let sender = sender.clone();
         self.write(room_id.clone(), move |writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
+    }
+
+    /// Checks that a user could send an event now.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, `Refused`, `Invalid`.
+    pub async fn check_event(&self, room_id: &RoomId, sender: &UserId, event: &SendEvent) -> Result<(), RoomsError> {
+        let inner = &self.0;
+        let check = |loaded: &super::LoadedRoom| {
+            let pdu = inner.sign(inner.compose(&loaded.room, sender, event)?, loaded.room.rules())?;
+            Ok(loaded.room.check(&pdu)?)
+        };
+        self.read(room_id, check).await?
     }
 
     /// Sets an entry of a room's state. If it has this content by the same user already, nothing is sent: the id is that of the event
@@ -115,17 +129,7 @@ impl Rooms {
 impl Writing<'_> {
     /// Makes an event by a user of this server part of the room.
     pub(super) fn send(&mut self, sender: &UserId, event: &SendEvent) -> Result<VerifiedPdu, RoomsError> {
-        let event_id = self.inner.new_event_id();
-        let composed = self.room.compose(&NewEvent {
-            sender,
-            event_type: &event.event_type,
-            state_key: event.state_key.as_deref(),
-            content: event.content.clone(),
-            redacts: event.redacts.as_ref(),
-            origin_server_ts_ms: self.inner.clock.now_ms(),
-            event_id: &event_id,
-        })?;
-        self.take(composed)
+        self.take(self.inner.compose(self.room, sender, event)?)
     }
 
     pub(super) fn change_membership(
@@ -158,6 +162,20 @@ impl Writing<'_> {
 }
 
 impl super::Inner {
+    /// Makes an event of a user of this server, not signed yet.
+    fn compose(&self, room: &Room, sender: &UserId, event: &SendEvent) -> Result<CanonicalJsonObject, RoomsError> {
+        let event_id = self.new_event_id();
+        Ok(room.compose(&NewEvent {
+            sender,
+            event_type: &event.event_type,
+            state_key: event.state_key.as_deref(),
+            content: event.content.clone(),
+            redacts: event.redacts.as_ref(),
+            origin_server_ts_ms: self.clock.now_ms(),
+            event_id: &event_id,
+        })?)
+    }
+
     /// Returns an event id for room versions 1 and 2.
     pub(super) fn new_event_id(&self) -> String {
         format!("${}:{}", random_text(&*self.random, 18), self.server_name)

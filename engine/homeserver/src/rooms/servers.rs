@@ -33,6 +33,11 @@ impl JoinedServers {
         }
     }
 
+    /// Returns how many users are in the room.
+    pub(super) fn users(&self) -> usize {
+        self.0.values().sum()
+    }
+
     /// Whether a user of the server is in the room.
     pub(super) fn has(&self, server: &ServerName) -> bool {
         self.0.contains_key(server)
