@@ -3,6 +3,7 @@
 mod account;
 mod authenticated;
 mod capabilities;
+mod directory;
 mod interactive;
 mod login;
 mod register;
@@ -25,7 +26,7 @@ use crate::serve::{
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new().merge(account::routes()).merge(login::routes()).merge(register::routes());
     let routes = routes.merge(rooms::routes()).merge(shared_secret::routes(app));
-    routes.merge(capabilities::routes()).merge(user::routes())
+    routes.merge(capabilities::routes()).merge(directory::routes()).merge(user::routes())
 }
 
 /// Returns a user id in ruma's type.

@@ -1,6 +1,6 @@
 //! Who makes a request.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Query};
 use http::{HeaderMap, Uri, header, request::Parts};
 use ravel_homeserver::accounts::{Role, Session};
 use ruma::api::error::ErrorKind;
@@ -46,6 +46,18 @@ impl FromRequestParts<App> for Authenticated {
         let token = access_token(&head.headers, &head.uri).ok_or_else(MatrixError::missing_token)?;
         let session = app.accounts.authenticate(&token).await?;
         session.map(Self).ok_or_else(|| MatrixError::unknown_token(false))
+    }
+}
+
+/// Nobody, of requests without access token. A wrong one is refused.
+impl OptionalFromRequestParts<App> for Authenticated {
+    type Rejection = MatrixError;
+
+    async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Option<Self>, MatrixError> {
+        if access_token(&head.headers, &head.uri).is_none() {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<App>>::from_request_parts(head, app).await.map(Some)
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn user_id(id: &ruma::UserId) -> MatrixResult<UserId> {
     UserId::parse(id.as_str()).map_err(|_| MatrixError::invalid_param("the user id is invalid"))
 }
 
-fn ruma_room_id(id: &RoomId) -> MatrixResult<OwnedRoomId> {
+pub(crate) fn ruma_room_id(id: &RoomId) -> MatrixResult<OwnedRoomId> {
     OwnedRoomId::try_from(id.as_str()).map_err(|error| MatrixError::log_internal(&error))
 }
 

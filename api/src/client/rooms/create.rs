@@ -4,6 +4,7 @@ use axum::{Router, extract::State};
 use ravel_core::{canonical_json::CanonicalJsonObject, room_version::RoomVersion};
 use ravel_homeserver::rooms::{CreateRoom, Preset, SendEvent};
 use ruma::{
+    OwnedRoomAliasId,
     api::{
         client::room::{Visibility, create_room::v3 as create_room},
         error::ErrorKind,
@@ -13,7 +14,7 @@ use ruma::{
 
 use super::{content, ruma_room_id, user_id};
 use crate::{
-    client::Authenticated,
+    client::{Authenticated, directory::check_publishing},
     serve::{
         App,
         error::{MatrixError, MatrixResult},
@@ -42,9 +43,17 @@ async fn create(
         MatrixError::bad_request(ErrorKind::UnsupportedRoomVersion, message)
     };
     let room_version = RoomVersion::parse(version).ok_or_else(unsupported)?;
-    if request.room_alias_name.is_some() || !request.invite_3pid.is_empty() {
-        return Err(MatrixError::invalid_param("aliases and invites by third-party ids are not supported yet"));
+    if !request.invite_3pid.is_empty() {
+        return Err(MatrixError::invalid_param("invites by third-party ids are not supported yet"));
     }
+    let is_published = request.visibility == Visibility::Public;
+    if is_published {
+        check_publishing(&app)?;
+    }
+    let alias = match &request.room_alias_name {
+        Some(name) => Some(free_alias(&app, name).await?),
+        None => None,
+    };
     let preset = match &request.preset {
         Some(create_room::RoomPreset::PrivateChat) => Preset::PrivateChat,
         Some(create_room::RoomPreset::TrustedPrivateChat) => Preset::TrustedPrivateChat,
@@ -54,7 +63,15 @@ async fn create(
         Some(_) => return Err(MatrixError::invalid_param("the preset is unknown")),
     };
     let optional = |given: Option<CanonicalJsonObject>| given.unwrap_or_default();
-    let initial_state = request.initial_state.iter().map(initial_state).collect::<MatrixResult<_>>()?;
+    let mut initial_state = request.initial_state.iter().map(initial_state).collect::<MatrixResult<Vec<_>>>()?;
+    for event in initial_state.iter().filter(|event| event.event_type == CANONICAL_ALIAS) {
+        check_names_nothing(event)?;
+    }
+    if let Some(alias) = &alias {
+        let content = CanonicalJsonObject::from([("alias".into(), alias.as_str().into())]);
+        let (event_type, state_key) = (CANONICAL_ALIAS.to_owned(), Some(String::new()));
+        initial_state.insert(0, SendEvent { event_type, state_key, content, redacts: None });
+    }
     let wanted = CreateRoom {
         room_version,
         preset,
@@ -68,8 +85,40 @@ async fn create(
         member_content: app.homeserver.profiles.member_content(&sender.user_id).await?,
     };
     let room_id = app.rooms.create(&sender.user_id, wanted).await?;
+    let directory = &app.homeserver.directory;
+    if let Some(alias) = &alias {
+        directory.add(alias, &room_id, &sender.user_id).await?;
+    }
+    if is_published {
+        directory.publish(&room_id, true).await?;
+    }
     Ok(RumaResponse(create_room::Response::new(ruma_room_id(&room_id)?)))
 }
+
+/// Returns the alias of a name, which nobody has yet.
+async fn free_alias(app: &App, name: &str) -> MatrixResult<OwnedRoomAliasId> {
+    let alias = OwnedRoomAliasId::try_from(format!("#{name}:{}", app.server_name()));
+    let alias = alias.ok().filter(|_| !name.contains([':', '#']) && !name.chars().any(char::is_whitespace));
+    let alias = alias.ok_or_else(|| MatrixError::invalid_param("there can be no alias of this name"))?;
+    match app.homeserver.directory.alias(&alias).await? {
+        Some(_) => Err(MatrixError::bad_request(ErrorKind::RoomInUse, "the alias is taken")),
+        None => Ok(alias),
+    }
+}
+
+/// No alias is of a room that is not there yet.
+fn check_names_nothing(event: &SendEvent) -> MatrixResult<()> {
+    if event.content.contains_key("alias") || event.content.contains_key("alt_aliases") {
+        return Err(MatrixError::bad_request(
+            ErrorKind::BadAlias,
+            "`initial_state` names aliases that are not the room's",
+        ));
+    }
+    Ok(())
+}
+
+/// The event that names a room's aliases.
+const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
 
 fn initial_state<T>(event: &Raw<T>) -> MatrixResult<SendEvent> {
     let mut event = content(event)?;

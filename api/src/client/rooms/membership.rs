@@ -13,7 +13,7 @@ use ruma::api::client::{
 
 use super::{room_id, ruma_room_id, user_id};
 use crate::{
-    client::Authenticated,
+    client::{Authenticated, directory::room_of},
     serve::{
         App,
         error::{MatrixError, MatrixResult},
@@ -84,7 +84,7 @@ async fn join_by_name(
     request: Ruma<join_room_by_id_or_alias::v3::Request>,
 ) -> MatrixResult<RumaResponse<join_room_by_id_or_alias::v3::Response>> {
     let request = request.request;
-    let room_id = named(request.room_id_or_alias)?;
+    let (room_id, _) = room_of(&app, &request.room_id_or_alias).await?;
     enter(&app, &sender, &room_id, request.reason).await?;
     Ok(RumaResponse(join_room_by_id_or_alias::v3::Response::new(room_id)))
 }
@@ -136,17 +136,12 @@ async fn knock(
     request: Ruma<knock_room::v3::Request>,
 ) -> MatrixResult<RumaResponse<knock_room::v3::Response>> {
     let request = request.request;
-    let room = named(request.room_id_or_alias)?;
+    let (room, _) = room_of(&app, &request.room_id_or_alias).await?;
     // Who knocked is waiting already.
     if membership(&app, &sender, &room).await? != Some(Membership::Knock) {
         change(&app, &sender, &room, &itself(&sender)?, Membership::Knock, request.reason).await?;
     }
     Ok(RumaResponse(knock_room::v3::Response::new(room)))
-}
-
-/// Returns the room that an id or an alias is of.
-fn named(room: ruma::OwnedRoomOrAliasId) -> MatrixResult<ruma::OwnedRoomId> {
-    ruma::OwnedRoomId::try_from(room).map_err(|_| MatrixError::not_found("this server knows no aliases yet"))
 }
 
 /// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/invite".

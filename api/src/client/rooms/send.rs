@@ -66,7 +66,11 @@ async fn set(
     }
     let (event_type, state_key) = (request.event_type.to_string(), Some(request.state_key.clone()));
     let event = SendEvent { event_type, state_key, content: content(&request.request.body)?, redacts: None };
-    let sent = app.rooms.set_state(&room_id(&request.room_id)?, &sender.user_id, event).await?;
+    let room_id = room_id(&request.room_id)?;
+    if request.event_type == StateEventType::RoomCanonicalAlias {
+        app.homeserver.check_canonical_alias(&room_id, &event.content).await?;
+    }
+    let sent = app.rooms.set_state(&room_id, &sender.user_id, event).await?;
     Ok(RumaResponse(send_state_event::v3::Response::new(ruma_event_id(&sent)?)))
 }
 
