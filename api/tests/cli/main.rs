@@ -11,6 +11,8 @@ mod commands;
 mod configuration;
 mod databases;
 mod files;
+#[path = "../shared/http.rs"]
+mod http;
 mod live;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -1,7 +1,7 @@
 //! Running `ravel serve`, and asking it.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -11,6 +11,8 @@ use std::{
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring, pki_types::CertificateDer};
 use serde_json::Value;
 
+pub(crate) use crate::http::Answer;
+use crate::http::exchange;
 use crate::support::{Place, command, ravel};
 
 /// How long a server may take to start or to end.
@@ -110,37 +112,4 @@ pub(crate) fn client_config(certificate: &CertificateDer<'static>, protocols: &[
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
-}
-
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: example.org\r\n{headers}Connection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    // The server may have answered and closed already.
-    let _ = stream.write_all(body);
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {path}: {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
-}
-
-/// An answer.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// Status line and headers, in lower case.
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// Returns status and errcode.
-    pub(crate) fn error(&self) -> (u16, String) {
-        (self.status, self.json()["errcode"].as_str().unwrap_or_default().to_owned())
-    }
 }

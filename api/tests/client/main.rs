@@ -3,6 +3,8 @@
 
 mod accounts;
 mod directory;
+#[path = "../shared/http.rs"]
+mod http;
 mod rooms;
 mod server;
 mod users;

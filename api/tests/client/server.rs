@@ -2,12 +2,14 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
 };
 
 use serde_json::Value;
+
+use crate::http::exchange;
 
 /// A server of a test, in a process of its own.
 pub(crate) struct Server {
@@ -21,6 +23,7 @@ pub(crate) struct Server {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) json: Value,
+    error: (u16, String),
 }
 
 impl Answer {
@@ -34,7 +37,7 @@ impl Answer {
     /// Checks that it is an error.
     #[track_caller]
     pub(crate) fn fails(self, status: u16, errcode: &str) {
-        assert_eq!((self.status, self.json["errcode"].as_str()), (status, Some(errcode)), "{self:?}");
+        assert_eq!(self.error, (status, errcode.to_owned()), "{self:?}");
         assert!(self.json["error"].is_string());
     }
 }
@@ -89,23 +92,11 @@ impl Server {
         self.ask_with(method, &path, &authorization, body)
     }
 
-    /// Sends a request with more headers, each ending with CR LF. It is HTTP/1.0, so that no answer comes in chunks.
+    /// Sends a request with more headers, each ending with CR LF.
     pub(crate) fn ask_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: example.org\r\n{headers}Content-Length: {length}\r\n\
-             Connection: close\r\n\r\n"
-        );
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        // The server may have answered and closed already.
-        let _ = stream.write_all(body);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {path}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, json: serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")) }
+        let headers = format!("{headers}Content-Length: {}\r\n", body.len());
+        let answer = exchange(TcpStream::connect(self.address).unwrap(), method, path, &headers, body);
+        Answer { status: answer.status, json: answer.json(), error: answer.error() }
     }
 
     /// Returns all that it has written.
