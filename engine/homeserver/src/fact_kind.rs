@@ -45,3 +45,7 @@ pub const PASSED_ON: u8 = 32;
 
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;
+
+/// Memberships of users of this server in rooms that it is not in: localpart, NUL, room id → the membership, its event, and what tells
+/// which room it is, in JSON.
+pub const OUTSIDE_MEMBERSHIP: u8 = 20;

@@ -7,6 +7,8 @@ mod acl;
 mod audience;
 mod context;
 mod create;
+mod drafts;
+mod entering;
 mod error;
 mod facts;
 mod guests;
@@ -14,6 +16,8 @@ mod members;
 mod messages;
 mod order;
 mod outgoing;
+mod outside;
+mod pdus;
 mod profile;
 mod progress;
 mod read;
@@ -31,7 +35,7 @@ use std::{
 };
 
 use ravel_core::{
-    canonical_json::{CanonicalJsonObject, object_to_canonical_bytes},
+    canonical_json::{CanonicalJsonObject, get_object, get_str, object_to_canonical_bytes},
     event::{Content, Event, event_type},
     event_auth::can_redact_any_event,
     id::{EventId, RoomId, ServerName, UserId},
@@ -46,6 +50,7 @@ use ravel_store::{
 };
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::outside::{Outside, OutsideMembership};
 use self::{
     acl::CurrentAcl, members::LocalMembers, order::Order, progress::Progress, servers::JoinedServers,
     summary::CachedSummary, transactions::Transactions,
@@ -161,6 +166,9 @@ impl Rooms {
                 members.load(&room, log.len());
             }
         }
+        for (user, room_id, membership, sequence) in outside::all(&log, &server_name).await? {
+            members.set_outside(&user, &room_id, Some((membership, sequence)), log.len());
+        }
         let (open, members, transactions) = (Mutex::default(), Mutex::new(members), Transactions::default());
         let progress = Progress::new(log.len());
         Ok(Self(Arc::new(Inner {
@@ -266,8 +274,24 @@ impl Rooms {
 impl Inner {
     /// Signs an event that was made here.
     fn sign(&self, event: CanonicalJsonObject, rules: &RoomVersionRules) -> Result<VerifiedPdu, RoomsError> {
+        let authorising_user = get_object(&event, "content").and_then(|it| get_str(it, AUTHORISING_USER));
+        let authorising_user = authorising_user.and_then(|user| UserId::parse(user).ok());
+        let is_ours = authorising_user.map(|user| user.server_name() == self.server_name.as_str());
+        self.signed_as(event, rules, is_ours.filter(|_| rules.restricted_join_rule))
+    }
+
+    /// Signs an event that was made here; `authorising_user_signed` says whether our signature is that of the server of
+    /// `join_authorised_via_users_server`.
+    fn signed_as(
+        &self,
+        event: CanonicalJsonObject,
+        rules: &RoomVersionRules,
+        authorising_user_signed: Option<bool>,
+    ) -> Result<VerifiedPdu, RoomsError> {
+        let is_member = get_str(&event, "type") == Some(event_type::MEMBER);
+        let authorising_user_signed = authorising_user_signed.filter(|_| is_member);
         let signed = hash_and_sign_event(event, rules, &self.server_name, &self.key)?;
-        Ok(VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, None, true)?)
+        Ok(VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, authorising_user_signed, true)?)
     }
 
     fn open_room(&self, room_id: &RoomId) -> Arc<OpenRoom> {
@@ -390,6 +414,8 @@ impl Inner {
             let member = member.and_then(|user| UserId::parse(user).ok());
             destinations.extend(member.and_then(|user| ServerName::parse(user.server_name()).ok()));
             destinations.remove(&self.server_name);
+            // It made the event, whoever brought it here.
+            destinations.retain(|server| server.as_str() != event.sender.server_name());
             if !destinations.is_empty() {
                 let (room_id, event_id, within) = (room_id.clone(), event.event_id.clone(), within.clone());
                 // Nobody takes it any more when the server stops.
@@ -468,6 +494,9 @@ impl Writing<'_> {
         }
     }
 }
+
+/// The field of a join that names who lets the user in.
+pub(crate) const AUTHORISING_USER: &str = "join_authorised_via_users_server";
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -12,7 +12,7 @@ use ravel_store::{
 };
 use serde_json::Value;
 
-use super::{Rooms, RoomsError};
+use super::{OutsideMembership, Rooms, RoomsError};
 use crate::{
     fact_kind,
     record::{RecordError, all_facts, decode_json, encode_json, key, key_parts},
@@ -57,6 +57,13 @@ impl Rooms {
     ///
     /// `StillInRoom`; `NoSuchRoom`.
     pub async fn forget(&self, room_id: &RoomId, user: &UserId) -> Result<(), RoomsError> {
+        match self.outside(room_id, user).await? {
+            Some(outside) if outside.membership == OutsideMembership::Leave => {
+                return self.set_outside(room_id, user, None).await;
+            }
+            Some(_) => return Err(RoomsError::StillInRoom),
+            None => {}
+        }
         let member =
             self.read(room_id, |loaded| loaded.member(user).map(|event| (event.event_id.clone(), event.membership())));
         let member = match member.await? {

@@ -8,6 +8,8 @@ use ravel_core::{
     room::Room,
 };
 
+use super::OutsideMembership;
+
 /// The memberships of the users of a server in the current states of its rooms.
 #[derive(Debug)]
 pub(super) struct LocalMembers {
@@ -25,6 +27,8 @@ pub(super) struct LocalMembers {
 #[derive(Debug, Default)]
 struct LocalUser {
     rooms: BTreeMap<RoomId, Membership>,
+    /// Memberships in rooms that this server is not in, or was not when they were set; with the places of their facts in the log.
+    outside: BTreeMap<RoomId, (OutsideMembership, u64)>,
     /// All that is new for this user comes before this place in the log.
     news_until: u64,
     /// And its newest facts before this one.
@@ -94,10 +98,53 @@ impl LocalMembers {
         !self.forgotten.is_empty() && self.forgotten.contains_key(&(user.clone(), room_id.clone()))
     }
 
-    /// Returns the rooms that a user has a membership in and did not forget, sorted by id.
+    /// Sets a user's membership in a room that this server is not in, with the place of its fact; `length` is that of the log with it.
+    pub(super) fn set_outside(
+        &mut self,
+        user: &UserId,
+        room_id: &RoomId,
+        membership: Option<(OutsideMembership, u64)>,
+        length: u64,
+    ) {
+        let user = self.users.entry(user.clone()).or_default();
+        match membership {
+            Some(membership) => user.outside.insert(room_id.clone(), membership),
+            None => user.outside.remove(room_id),
+        };
+        user.news_until = length;
+    }
+
+    /// Returns a user's membership in a room that this server is not in, with the place of its fact.
+    pub(super) fn outside(&self, user: &UserId, room_id: &RoomId) -> Option<(OutsideMembership, u64)> {
+        let outside = self.users.get(user)?.outside.get(room_id).copied();
+        outside.filter(|_| !self.is_resident(room_id))
+    }
+
+    /// Returns a user's memberships in rooms that this server is not in, sorted by id.
+    pub(super) fn outside_of(&self, user: &UserId) -> Vec<(RoomId, OutsideMembership, u64)> {
+        let all = self.users.get(user).into_iter().flat_map(|user| &user.outside);
+        let all = all.filter(|(room_id, _)| !self.is_resident(room_id));
+        all.map(|(room_id, (membership, sequence))| (room_id.clone(), *membership, *sequence)).collect()
+    }
+
+    /// Returns the users who have a membership in a room from outside, or had one when this server came into it. Costs what all users
+    /// are.
+    pub(super) fn users_outside(&self, room_id: &RoomId) -> Vec<UserId> {
+        self.users.iter().filter(|(_, user)| user.outside.contains_key(room_id)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether a user of this server has joined a room.
+    fn is_resident(&self, room_id: &RoomId) -> bool {
+        let joined = |user: &UserId| self.users.get(user).and_then(|user| user.rooms.get(room_id));
+        let users = self.members_of.get(room_id).into_iter().flatten();
+        users.into_iter().any(|user| joined(user) == Some(&Membership::Join))
+    }
+
+    /// Returns the rooms that a user has a membership in and did not forget, sorted by id. What is newer from outside is not among them.
     pub(super) fn rooms_of(&self, user: &UserId) -> Vec<(RoomId, Membership)> {
         let rooms = self.users.get(user).into_iter().flat_map(|user| &user.rooms);
         let rooms = rooms.filter(|(room_id, _)| !self.has_forgotten(user, room_id));
+        let rooms = rooms.filter(|(room_id, _)| self.outside(user, room_id).is_none());
         rooms.map(|(room_id, membership)| (room_id.clone(), *membership)).collect()
     }
 

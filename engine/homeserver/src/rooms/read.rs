@@ -344,4 +344,4 @@ fn state_ids(state: State<'_>) -> StateIds {
 }
 
 /// What clients get of an event.
-const CLIENT_FIELDS: [&str; 6] = ["content", "origin_server_ts", "redacts", "sender", "state_key", "type"];
+pub(super) const CLIENT_FIELDS: [&str; 6] = ["content", "origin_server_ts", "redacts", "sender", "state_key", "type"];

@@ -138,6 +138,7 @@ impl Rooms {
                 Membership::Leave | Membership::Ban | Membership::Unknown => {}
             }
         }
+        self.add_outside(user, since, now, &mut sync).await?;
         Ok(sync)
     }
 
@@ -299,7 +300,7 @@ impl Sync {
 }
 
 /// The state events that an invite shows.
-const DESCRIPTION: [&str; 7] = [
+pub(super) const DESCRIPTION: [&str; 7] = [
     "m.room.create",
     "m.room.join_rules",
     "m.room.canonical_alias",
