@@ -26,7 +26,7 @@ pub mod x_matrix;
 pub use self::{
     address_filter::AddressFilter,
     back_off::Pauses,
-    client::{FederationClient, FederationError, OnAlive, RemoteError, SendOptions},
+    client::{FederationClient, FederationError, OnAlive, RemoteError, SendOptions, written},
     dns::{Dns, DnsError, HickoryDns, SrvRecord},
     https::{HttpsNetwork, HttpsNetworkConfig},
     keys::KeyStore,

@@ -19,6 +19,7 @@ use crate::{
         keys::{KeyStoreConfig, OwnKeys},
     },
     filters::Filters,
+    joining::Joining,
     network::Network,
     profiles::Profiles,
     random::Random,
@@ -68,6 +69,8 @@ pub struct Parts {
     pub(crate) receiving: Receiving,
     /// What is sent to others by itself.
     pub(crate) sending: Sending,
+    /// Joins that are under way.
+    pub(crate) joining: Joining,
 }
 
 /// What a homeserver is told.
@@ -121,7 +124,7 @@ impl Homeserver {
         let (old_keys, key) = (Default::default(), signing_key.clone());
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
-        let receiving = Receiving::new();
+        let (receiving, joining) = (Receiving::new(), Joining::default());
         let sending = Sending::new(rooms.position());
         let profiles = Profiles::new(log.clone(), rooms.clone());
         let account_data = AccountData::new(log.clone(), rooms.clone());
@@ -145,6 +148,7 @@ impl Homeserver {
             keys,
             receiving,
             sending,
+            joining,
         };
         Ok((Self(Arc::new(parts)), to_send))
     }

@@ -12,6 +12,7 @@ pub mod fact_kind;
 pub mod federation;
 pub mod filters;
 pub mod homeserver;
+pub mod joining;
 pub mod network;
 mod parallel;
 pub mod profiles;

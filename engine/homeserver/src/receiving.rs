@@ -214,6 +214,8 @@ impl Homeserver {
         for pdu in pdus {
             let room = serde_json::from_str::<RoomOf>(pdu.get()).ok().and_then(|of| RoomId::parse(&of.room_id?).ok());
             let Some(room_id) = room else { continue };
+            // What is sent into a room that is being joined comes after the join.
+            self.wait_for_join(&room_id).await;
             if let Some(room) = rooms.get_mut(&room_id) {
                 room.pdus.push(pdu);
             } else if let Ok(rules) = self.rooms.rules(&room_id).await {

@@ -281,7 +281,12 @@ fn is_of_proxy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 502..=504 | 520..=530)
 }
 
-fn written<R>(request: R) -> Result<Request<Bytes>, FederationError>
+/// Writes a request of ruma's, for [`FederationClient::send_raw`].
+///
+/// # Errors
+///
+/// `Request`
+pub fn written<R>(request: R) -> Result<Request<Bytes>, FederationError>
 where
     R: OutgoingRequest,
     for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,

@@ -1,0 +1,157 @@
+//! Invites of users of this server by users of others.
+//!
+//! Source: server-server API, "Inviting to a room".
+
+use ravel_core::{
+    canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
+    event::{Event, Membership, event_type},
+    id::{EventId, RoomId, ServerName, UserId},
+    pdu::{ParsedPdu, VerifiedPdu},
+    room_version::{RoomVersion, RoomVersionRules},
+};
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{ResidentError, submitted::check_names};
+use crate::{
+    homeserver::Homeserver,
+    rooms::{Incoming, Outside, OutsideMembership},
+};
+
+/// The most events about a room that are kept with an invite to it.
+const STATE_EVENTS_MAX: usize = 30;
+
+/// How long they may be all together, in bytes.
+const STATE_BYTES_MAX: usize = 128 << 10;
+
+impl Homeserver {
+    /// Takes the invite of a user of this server by one of another; returns the invite, as JSON, with our signature.
+    ///
+    /// `state` are events about the room, in full or in stripped form. What is no such event is left out. If this server is not in the
+    /// room, the invite is kept with them.
+    ///
+    /// # Errors
+    ///
+    /// [`ResidentError`]; nothing is signed then.
+    pub async fn receive_invite(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        event_id: &EventId,
+        pdu: &[u8],
+        room_version: RoomVersion,
+        state: &[Box<RawValue>],
+    ) -> Result<Vec<u8>, ResidentError> {
+        let rules = room_version.rules();
+        let is_resident = self.rooms.is_resident(room_id).await?;
+        if is_resident {
+            self.check_resident(origin, room_id).await?;
+            if self.rooms.rules(room_id).await?.version != room_version {
+                return Err(ResidentError::WrongEvent("the room is of another version"));
+            }
+        }
+        let invite = self.verified(pdu, rules).await?;
+        check_names(invite.event(), room_id, event_id)?;
+        let user = self.invited_user(invite.event(), origin)?;
+        if !self.accounts.is_known(&user).await.map_err(|_| ResidentError::UnknownUser)? {
+            return Err(ResidentError::UnknownUser);
+        }
+        check_create(room_id, rules, state, is_resident)?;
+        if is_resident && self.rooms.membership(room_id, &user).await? == Some(Membership::Join) {
+            return Err(ResidentError::AlreadyJoined);
+        }
+        let signed = self.signed_too(&invite, rules)?;
+        if is_resident {
+            // It comes again in a transaction; if something is missing that it builds on, that is asked for then.
+            self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
+        } else {
+            let outside = outside(OutsideMembership::Invite, &signed, stripped(state), origin)?;
+            self.rooms.set_outside(room_id, &user, Some(&outside)).await?;
+        }
+        Ok(signed.json().to_vec())
+    }
+
+    /// Checks that an event is an invite of a user of this server by a user of the server that sends it.
+    fn invited_user(&self, event: &Event, origin: &ServerName) -> Result<UserId, ResidentError> {
+        if *event.event_type != *event_type::MEMBER {
+            return Err(ResidentError::WrongEvent("it is no member event"));
+        }
+        if event.membership() != Some(Membership::Invite) {
+            return Err(ResidentError::WrongEvent("it is no invite"));
+        }
+        if event.sender.server_name() != origin.as_str() {
+            return Err(ResidentError::ForeignUser);
+        }
+        let user = event.state_key.as_deref().and_then(|user| UserId::parse(user).ok());
+        let user = user.filter(|user| user.server_name() == self.server_name.as_str());
+        user.ok_or(ResidentError::WrongEvent("it invites nobody of this server"))
+    }
+}
+
+/// Returns what is kept of a member event of a room that this server is not in.
+pub(super) fn outside(
+    membership: OutsideMembership,
+    event: &VerifiedPdu,
+    state: Vec<Map<String, Value>>,
+    server: &ServerName,
+) -> Result<Outside, ResidentError> {
+    let unreadable = |_| ResidentError::WrongEvent("it is no JSON");
+    let json = serde_json::from_slice(event.json()).map_err(unreadable)?;
+    let event_id = event.event_id().to_string();
+    Ok(Outside { membership, event_id, event: json, state, servers: vec![server.to_string()] })
+}
+
+/// Returns the events that can be shown, in stripped form, as far as there is room for them.
+///
+/// Source: client-server API, "Stripped state".
+pub(super) fn stripped(state: &[Box<RawValue>]) -> Vec<Map<String, Value>> {
+    let mut bytes_left = STATE_BYTES_MAX;
+    let mut events = Vec::new();
+    for event in state.iter().filter(|event| event.get().len() <= STATE_BYTES_MAX) {
+        let Ok(Value::Object(mut fields)) = serde_json::from_str(event.get()) else { continue };
+        fields.retain(|field, _| ["content", "sender", "state_key", "type"].contains(&field.as_str()));
+        let is_event =
+            ["sender", "state_key", "type"].iter().all(|field| fields.get(*field).is_some_and(Value::is_string))
+                && fields.get("content").is_some_and(Value::is_object);
+        let bytes = Value::from(fields.clone()).to_string().len();
+        if is_event && events.len() < STATE_EVENTS_MAX && bytes <= bytes_left {
+            bytes_left -= bytes;
+            events.push(fields);
+        }
+    }
+    events
+}
+
+/// Checks that the create event among the events about a room, if there is one, is that of a room of this version and id.
+///
+/// It has to be there in room versions whose id is made of it, where it proves that the room is what it is said to be.
+fn check_create(
+    room_id: &RoomId,
+    rules: &'static RoomVersionRules,
+    state: &[Box<RawValue>],
+    is_resident: bool,
+) -> Result<(), ResidentError> {
+    let creates = state.iter().filter_map(|event| {
+        let object = parse_object(event.get().as_bytes(), JsonMode::ByteExact).ok()?;
+        (get_str(&object, "type") == Some(event_type::CREATE)).then_some((event, object))
+    });
+    let mut proved = is_resident || !rules.room_id_is_create_hash;
+    for (event, object) in creates {
+        if room_version_of(&object) != rules.version.as_str() {
+            return Err(ResidentError::WrongEvent("the create event is of another room version"));
+        }
+        // Servers of old leave out all but four fields.
+        if object.contains_key("hashes") {
+            let create = ParsedPdu::parse(event.get().as_bytes(), rules)?;
+            if create.event().room_id != *room_id {
+                return Err(ResidentError::WrongEvent("the create event is of another room"));
+            }
+            proved = true;
+        }
+    }
+    if proved { Ok(()) } else { Err(ResidentError::NoCreateEvent) }
+}
+
+/// Returns what a create event says of the version of its room.
+fn room_version_of(create: &CanonicalJsonObject) -> &str {
+    get_object(create, "content").and_then(|content| get_str(content, "room_version")).unwrap_or("1")
+}
