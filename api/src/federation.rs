@@ -2,6 +2,8 @@
 //!
 //! Requests are authenticated by [`Signed`], read into ruma's types, and answered by methods of the homeserver.
 
+mod invites;
+mod joining;
 mod keys;
 mod origin;
 mod rooms;
@@ -14,5 +16,13 @@ use crate::serve::App;
 
 /// Returns the routes of the server-server API.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    Router::new().merge(keys::routes()).merge(rooms::routes()).merge(transactions::routes(app))
+    Router::new()
+        .merge(invites::routes())
+        .merge(joining::routes())
+        .merge(keys::routes())
+        .merge(rooms::routes())
+        .merge(transactions::routes(app))
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,7 @@ use ravel_homeserver::{
     accounts::Accounts,
     clock::{Clock, SystemClock},
     homeserver::{Homeserver, HomeserverConfig},
+    network::Network,
     random::OsRandom,
     rooms::{Rooms, ToSend},
 };
@@ -122,9 +123,21 @@ impl Shared {
         stopping: watch::Receiver<bool>,
         metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
     ) -> Result<(Self, mpsc::Receiver<ToSend>), ServeError> {
+        let network = network::open(&config.federation, Arc::new(SystemClock), Arc::new(OsRandom))?;
+        Self::open_on(network, config, store, signing_key, stopping, metrics).await
+    }
+
+    /// As [`open`](Self::open), with another way to other servers.
+    async fn open_on(
+        network: Arc<dyn Network>,
+        config: Config,
+        store: Arc<dyn Store>,
+        signing_key: SigningKey,
+        stopping: watch::Receiver<bool>,
+        metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    ) -> Result<(Self, mpsc::Receiver<ToSend>), ServeError> {
         let (clock, random): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::new(OsRandom));
         let log = Arc::new(EventLog::open(store.clone()).await.map_err(ServeError::EventLog)?);
-        let network = network::open(&config.federation, clock.clone(), random.clone())?;
         let homeserver_config = HomeserverConfig {
             server_name: config.server_name.0.clone(),
             signing_key: signing_key.clone(),
@@ -137,6 +150,22 @@ impl Shared {
         let (accounts, rooms) = (homeserver.accounts.clone(), homeserver.rooms.clone());
         let shared = Self { config, store, signing_key, clock, accounts, rooms, homeserver, stopping, metrics };
         Ok((shared, to_send))
+    }
+
+    /// Opens a server of a test on a network of the test; returns its routes too.
+    #[cfg(test)]
+    pub(crate) async fn open_for_test(
+        network: Arc<dyn Network>,
+        config: Config,
+        store: Arc<dyn Store>,
+        signing_key: SigningKey,
+    ) -> (App, axum::Router) {
+        let stopping = watch::channel(false).1;
+        let (shared, to_send) = Self::open_on(network, config, store, signing_key, stopping, None).await.unwrap();
+        let app = App(Arc::new(shared));
+        app.homeserver.start(to_send);
+        let routes = routes::public(&app);
+        (app, routes)
     }
 
     /// Returns the server's name.

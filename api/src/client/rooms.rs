@@ -1,6 +1,7 @@
 //! Rooms: making them, sending, memberships, reading.
 
 mod create;
+pub(crate) mod elsewhere;
 mod members;
 mod membership;
 mod read;

@@ -1,8 +1,15 @@
 //! Joining, inviting, leaving, kicking, banning.
 
 use axum::{Router, extract::State};
-use ravel_core::{canonical_json::CanonicalJsonObject, event::Membership};
-use ravel_homeserver::rooms::{MembershipChange, RoomsError};
+use ravel_core::{
+    canonical_json::CanonicalJsonObject,
+    event::Membership,
+    id::{ServerName, UserId},
+};
+use ravel_homeserver::{
+    joining::MembershipError,
+    rooms::{MembershipChange, RoomsError},
+};
 use ruma::api::client::{
     knock::knock_room,
     membership::{
@@ -50,20 +57,32 @@ async fn change(
         sender.no_guest()?;
     }
     let target = user_id(target)?;
-    let mut content = match membership {
-        Membership::Join | Membership::Invite | Membership::Knock => {
-            app.homeserver.profiles.member_content(&target).await?
-        }
-        _ => CanonicalJsonObject::new(),
-    };
-    content.extend(reason.map(|reason| ("reason".into(), reason.into())));
+    let content = member_content(app, &target, membership, reason).await?;
     let change = MembershipChange { target, membership, content };
     app.rooms.change_membership(&room_id(room)?, &sender.user_id, change).await?;
     Ok(())
 }
 
-fn itself(sender: &Authenticated) -> MatrixResult<ruma::OwnedUserId> {
-    crate::client::ruma_user_id(&sender.user_id)
+/// Returns what a member event says beside the membership.
+async fn member_content(
+    app: &App,
+    target: &UserId,
+    membership: Membership,
+    reason: Option<String>,
+) -> MatrixResult<CanonicalJsonObject> {
+    let mut content = match membership {
+        Membership::Join | Membership::Invite | Membership::Knock => {
+            app.homeserver.profiles.member_content(target).await?
+        }
+        _ => CanonicalJsonObject::new(),
+    };
+    content.extend(reason.map(|reason| ("reason".into(), reason.into())));
+    Ok(content)
+}
+
+/// Returns the servers that a client names, and then those that are known by the room's name.
+fn server_names(given: &[ruma::OwnedServerName], known: Vec<ServerName>) -> Vec<ServerName> {
+    given.iter().filter_map(|server| ServerName::parse(server.as_str()).ok()).chain(known).collect()
 }
 
 /// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/join".
@@ -73,7 +92,7 @@ async fn join(
     request: Ruma<join_room_by_id::v3::Request>,
 ) -> MatrixResult<RumaResponse<join_room_by_id::v3::Response>> {
     let request = request.request;
-    enter(&app, &sender, &request.room_id, request.reason).await?;
+    enter(&app, &sender, &request.room_id, &[], request.reason).await?;
     Ok(RumaResponse(join_room_by_id::v3::Response::new(request.room_id)))
 }
 
@@ -84,25 +103,21 @@ async fn join_by_name(
     request: Ruma<join_room_by_id_or_alias::v3::Request>,
 ) -> MatrixResult<RumaResponse<join_room_by_id_or_alias::v3::Response>> {
     let request = request.request;
-    let (room_id, _) = room_of(&app, &request.room_id_or_alias).await?;
-    enter(&app, &sender, &room_id, request.reason).await?;
+    let (room_id, servers) = room_of(&app, &request.room_id_or_alias).await?;
+    enter(&app, &sender, &room_id, &server_names(&request.via, servers), request.reason).await?;
     Ok(RumaResponse(join_room_by_id_or_alias::v3::Response::new(room_id)))
 }
 
 /// Who is in the room already is answered as if it just had joined.
-async fn enter(app: &App, sender: &Authenticated, room: &ruma::RoomId, reason: Option<String>) -> MatrixResult<()> {
-    if membership(app, sender, room).await? == Some(Membership::Join) {
-        return Ok(());
-    }
-    change(app, sender, room, &itself(sender)?, Membership::Join, reason).await
-}
-
-/// Returns the membership of who asks in a room that it wants to enter.
-async fn membership(app: &App, sender: &Authenticated, room: &ruma::RoomId) -> MatrixResult<Option<Membership>> {
-    match app.rooms.membership(&room_id(room)?, &sender.user_id).await {
-        Err(RoomsError::NoSuchRoom) => Err(MatrixError::not_found("this server does not know the room")),
-        now => Ok(now?),
-    }
+async fn enter(
+    app: &App,
+    sender: &Authenticated,
+    room: &ruma::RoomId,
+    via: &[ServerName],
+    reason: Option<String>,
+) -> MatrixResult<()> {
+    let content = member_content(app, &sender.user_id, Membership::Join, reason).await?;
+    Ok(app.homeserver.join(&sender.user_id, &room_id(room)?, via, content).await?)
 }
 
 /// Source: client-server API, "POST /_matrix/client/v3/rooms/{roomId}/leave". Who is not in the room any more has left.
@@ -112,9 +127,10 @@ async fn leave(
     request: Ruma<leave_room::v3::Request>,
 ) -> MatrixResult<RumaResponse<leave_room::v3::Response>> {
     let request = request.request;
-    let now = app.rooms.membership(&room_id(&request.room_id)?, &sender.user_id).await?;
-    if now != Some(Membership::Leave) {
-        change(&app, &sender, &request.room_id, &itself(&sender)?, Membership::Leave, request.reason).await?;
+    let content = member_content(&app, &sender.user_id, Membership::Leave, request.reason).await?;
+    match app.homeserver.leave(&sender.user_id, &room_id(&request.room_id)?, content).await {
+        Ok(()) | Err(MembershipError::Rooms(RoomsError::NoChange)) => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(RumaResponse(leave_room::v3::Response::new()))
 }
@@ -136,11 +152,11 @@ async fn knock(
     request: Ruma<knock_room::v3::Request>,
 ) -> MatrixResult<RumaResponse<knock_room::v3::Response>> {
     let request = request.request;
-    let (room, _) = room_of(&app, &request.room_id_or_alias).await?;
-    // Who knocked is waiting already.
-    if membership(&app, &sender, &room).await? != Some(Membership::Knock) {
-        change(&app, &sender, &room, &itself(&sender)?, Membership::Knock, request.reason).await?;
-    }
+    sender.no_guest()?;
+    let (room, servers) = room_of(&app, &request.room_id_or_alias).await?;
+    let content = member_content(&app, &sender.user_id, Membership::Knock, request.reason).await?;
+    let via = server_names(&request.via, servers);
+    app.homeserver.knock(&sender.user_id, &room_id(&room)?, &via, content).await?;
     Ok(RumaResponse(knock_room::v3::Response::new(room)))
 }
 
@@ -154,7 +170,10 @@ async fn invite(
     let invite_user::v3::InvitationRecipient::UserId(recipient) = &request.recipient else {
         return Err(MatrixError::invalid_param("invites by third-party ids are not supported yet"));
     };
-    change(&app, &sender, &request.room_id, &recipient.user_id, Membership::Invite, None).await?;
+    sender.no_guest()?;
+    let target = user_id(&recipient.user_id)?;
+    let content = member_content(&app, &target, Membership::Invite, recipient.reason.clone()).await?;
+    app.homeserver.invite(&sender.user_id, &room_id(&request.room_id)?, &target, content).await?;
     Ok(RumaResponse(invite_user::v3::Response::new()))
 }
 

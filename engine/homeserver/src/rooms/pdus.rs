@@ -1,10 +1,7 @@
 //! Events as servers exchange them.
 
 use super::{Rooms, RoomsError, sync::DESCRIPTION};
-use ravel_core::{
-    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, JsonMode, parse_object},
-    id::{EventId, RoomId},
-};
+use ravel_core::id::{EventId, RoomId};
 
 impl Rooms {
     /// Returns the JSON of those of some events that a room has and that were not purged, in order; redacted if they are redacted.
@@ -40,26 +37,6 @@ impl Rooms {
             stays
         });
         Ok(pdus)
-    }
-
-    /// Returns the content of the event that holds a key of the current state.
-    ///
-    /// # Errors
-    ///
-    /// `NoSuchRoom`, and when the log can't be read.
-    pub(crate) async fn state_content(
-        &self,
-        room_id: &RoomId,
-        event_type: &str,
-        state_key: &str,
-    ) -> Result<Option<CanonicalJsonObject>, RoomsError> {
-        let held = self.read(room_id, |loaded| loaded.room.current_state().get(event_type, state_key)).await?;
-        let Some(json) = self.pdus(room_id, held.as_slice()).await?.pop() else { return Ok(None) };
-        let content = parse_object(&json, JsonMode::ByteExact).ok().and_then(|mut event| event.remove("content"));
-        Ok(match content {
-            Some(CanonicalJsonValue::Object(content)) => Some(content),
-            _ => None,
-        })
     }
 }
 

@@ -1,0 +1,8 @@
+//! Servers in one process that join each other's rooms, over their real routes.
+
+mod hostile;
+mod invites;
+mod joins;
+mod knocks;
+mod restricted;
+mod world;

@@ -1,0 +1,255 @@
+//! Invites.
+
+use ravel_core::{
+    canonical_json::CanonicalJsonValue,
+    event::Membership,
+    id::{EventId, RoomId},
+    room_version::RoomVersion,
+};
+use ravel_homeserver::{joining::ResidentError, rooms::Preset};
+use serde_json::{Value, json, value::RawValue};
+
+use super::world::{Server, World, made, object};
+
+#[tokio::test]
+async fn invites_of_every_version_are_turned_down_or_taken() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    for version in RoomVersion::ALL {
+        let room_id = a.room(&alice, version, Preset::PrivateChat).await;
+        let (a_side, b_side) = (&a.app.homeserver, &b.app.homeserver);
+        let refused = b_side.join(&bob, &room_id, std::slice::from_ref(&a.name), object("{}")).await;
+        assert!(refused.is_err(), "version {version}");
+
+        let since = b.sync(&bob, None).await.1;
+        a_side.invite(&alice, &room_id, &bob, object(r#"{"reason":"come"}"#)).await.unwrap();
+        assert_eq!(a.membership(&room_id, &bob).await, Some(Membership::Invite));
+        let (news, since) = b.sync(&bob, Some(since)).await;
+        let events = &news.invited[&room_id];
+        let about = |event_type: &str| events.iter().find(|event| event.json["type"] == event_type).unwrap();
+        assert_eq!(about("m.room.name").json["content"]["name"], "a room", "version {version}");
+        assert_eq!(about("m.room.member").json["content"]["reason"], "come");
+        assert!(b.sync(&bob, None).await.0.invited.contains_key(&room_id));
+
+        b_side.leave(&bob, &room_id, object("{}")).await.unwrap();
+        assert_eq!(a.membership(&room_id, &bob).await, Some(Membership::Leave), "version {version}");
+        let (news, since) = b.sync(&bob, Some(since)).await;
+        assert_eq!(news.left[&room_id].timeline[0].json["content"]["membership"], "leave");
+        assert!(news.invited.is_empty() && b.sync(&bob, None).await.0.invited.is_empty());
+        b_side.leave(&bob, &room_id, object("{}")).await.unwrap();
+
+        a_side.invite(&alice, &room_id, &bob, object("{}")).await.unwrap();
+        // The invite tells where to ask.
+        b_side.join(&bob, &room_id, &[], object("{}")).await.unwrap();
+        let (news, _) = b.sync(&bob, Some(since)).await;
+        assert!(news.joined.contains_key(&room_id) && news.invited.is_empty(), "version {version}");
+        assert_eq!(b.state(&room_id, &bob).await, a.state(&room_id, &alice).await, "version {version}");
+    }
+}
+
+#[tokio::test]
+async fn sc_090_an_invite_of_a_dead_server_is_turned_down() {
+    let world = World::default();
+    let store = ravel_store::MemoryStore::new();
+    let (a, b) = (world.server("a.org").await, world.server_on("b.org", store.clone()).await);
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room_id = a.room(&alice, RoomVersion::V11, Preset::PrivateChat).await;
+    a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.unwrap();
+    world.cut(&a, true);
+    // It is kept over a restart.
+    drop(b);
+    let b = world.server_on("b.org", store.clone()).await;
+    let (news, since) = b.sync(&bob, None).await;
+    assert!(news.invited.contains_key(&room_id));
+    b.app.homeserver.leave(&bob, &room_id, object(r#"{"reason":"no"}"#)).await.unwrap();
+    let (news, since) = b.sync(&bob, Some(since)).await;
+    let leave = &news.left[&room_id].timeline[0].json;
+    assert_eq!((&leave["sender"], &leave["content"]["reason"]), (&bob.as_str().into(), &"no".into()));
+    b.app.rooms.forget(&room_id, &bob).await.unwrap();
+    drop(b);
+    let b = world.server_on("b.org", store).await;
+    assert!(b.sync(&bob, None).await.0.invited.is_empty());
+    assert!(b.sync(&bob, Some(since)).await.0.is_empty());
+    // Who was never invited can't leave.
+    let nowhere = RoomId::parse("!nowhere:a.org").unwrap();
+    assert!(b.app.homeserver.leave(&bob, &nowhere, object("{}")).await.is_err());
+}
+
+/// An invite of a user of `b` into a room that only `a` says that it is there, with a change.
+fn forged(
+    a: &Server,
+    version: RoomVersion,
+    change: impl FnOnce(&mut std::collections::BTreeMap<Box<str>, CanonicalJsonValue>),
+) -> (EventId, Vec<u8>) {
+    let room_id = if version == RoomVersion::V12 { "!Nhcu5BS-UMnFX7hBVfVSoXiD7OgH6iRT-xyIuqDnpYQ" } else { "!r:a.org" };
+    let event = json!({
+        "type": "m.room.member", "room_id": room_id, "sender": "@eve:a.org", "state_key": "@bob:b.org",
+        "content": { "membership": "invite" }, "origin_server_ts": 1_700_000_000_000_i64, "depth": 3,
+        "prev_events": ["$p"], "auth_events": ["$a"],
+    });
+    made(a, version, object(&event.to_string()), change)
+}
+
+#[tokio::test]
+async fn sc_080_sc_082_nothing_but_an_invite_is_signed() {
+    let world = World::default();
+    let (a, b, c) = (world.server("a.org").await, world.server("b.org").await, world.server("c.org").await);
+    let bob = b.user("bob").await;
+    let room_id = RoomId::parse("!r:a.org").unwrap();
+    let set = |field: &'static str, value: &'static str| {
+        move |event: &mut std::collections::BTreeMap<Box<str>, CanonicalJsonValue>| {
+            event.insert(field.into(), value.into());
+        }
+    };
+    let version = RoomVersion::V11;
+    let invite = async |origin: &Server, room_id: &RoomId, (event_id, pdu): (EventId, Vec<u8>)| {
+        b.app.homeserver.receive_invite(&origin.name, room_id, &event_id, &pdu, version, &[]).await
+    };
+    for (event, what) in [
+        (forged(&a, version, set("type", "m.room.power_levels")), "type"),
+        (forged(&a, version, set("state_key", "@bob:c.org")), "somebody else's user"),
+        (forged(&a, version, set("state_key", "bob")), "no user"),
+        (forged(&a, version, set("sender", "@bob:b.org")), "a sender of ours"),
+        (forged(&a, version, set("sender", "@carol:c.org")), "a sender of a third server"),
+        (forged(&a, version, set("room_id", "!other:a.org")), "another room"),
+        (forged(&a, version, set("state_key", "@nobody:b.org")), "nobody"),
+        (
+            forged(&a, version, |event| {
+                let join = object(r#"{"membership":"join"}"#);
+                event.insert("content".into(), join.into());
+            }),
+            "a join",
+        ),
+    ] {
+        let refused = invite(&a, &room_id, event).await;
+        assert!(refused.is_err(), "{what}");
+    }
+    let (event_id, pdu) = forged(&a, version, |_| {});
+    let other_id = EventId::parse("$8yif6p8EqgoSten2BLje9ntKm720NyFLWQv9tn8memc").unwrap();
+    assert!(matches!(invite(&a, &room_id, (other_id, pdu.clone())).await, Err(ResidentError::WrongEvent(_))));
+    assert!(matches!(invite(&c, &room_id, (event_id.clone(), pdu.clone())).await, Err(ResidentError::ForeignUser)));
+    // Changed on the way: its hash is wrong.
+    let mut changed: Value = serde_json::from_slice(&pdu).unwrap();
+    changed["content"]["displayname"] = "Bob".into();
+    let changed = (event_id.clone(), changed.to_string().into_bytes());
+    assert!(matches!(invite(&a, &room_id, changed).await, Err(ResidentError::WrongEvent(_))));
+    assert!(b.sync(&bob, None).await.0.invited.is_empty());
+
+    let signed = invite(&a, &room_id, (event_id, pdu)).await.unwrap();
+    let signed: Value = serde_json::from_slice(&signed).unwrap();
+    assert!(signed["signatures"]["a.org"].is_object() && signed["signatures"]["b.org"].is_object());
+    assert!(b.sync(&bob, None).await.0.invited.contains_key(&room_id));
+}
+
+#[tokio::test]
+async fn sc_020_sc_080_the_create_event_with_an_invite_is_that_of_the_room() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    b.user("bob").await;
+    let (event_id, pdu) = forged(&a, RoomVersion::V12, |_| {});
+    let invite = async |state: Vec<Value>, version: RoomVersion, room_id: &str, pdu: &(EventId, Vec<u8>)| {
+        let raw = |event: Value| serde_json::value::to_raw_value(&event).unwrap();
+        let state: Vec<Box<RawValue>> = state.into_iter().map(raw).collect();
+        let room_id = RoomId::parse(room_id).unwrap();
+        b.app.homeserver.receive_invite(&a.name, &room_id, &pdu.0, &pdu.1, version, &state).await
+    };
+    let twelve = "!Nhcu5BS-UMnFX7hBVfVSoXiD7OgH6iRT-xyIuqDnpYQ";
+    let pdu = (event_id, pdu);
+    let missing = invite(Vec::new(), RoomVersion::V12, twelve, &pdu).await;
+    assert!(matches!(missing, Err(ResidentError::NoCreateEvent)), "{missing:?}");
+    let create = |version: &str| {
+        json!({
+            "type": "m.room.create", "state_key": "", "sender": "@eve:a.org", "content": { "room_version": version },
+            "origin_server_ts": 1, "depth": 1, "prev_events": [], "auth_events": [],
+        })
+    };
+    let of_another = made(&a, RoomVersion::V12, object(&create("12").to_string()), |_| {}).1;
+    let of_another: Value = serde_json::from_slice(&of_another).unwrap();
+    let refused = invite(vec![of_another], RoomVersion::V12, twelve, &pdu).await;
+    assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
+    let eleven = forged(&a, RoomVersion::V11, |_| {});
+    let refused = invite(vec![create("10")], RoomVersion::V11, "!r:a.org", &eleven).await;
+    assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
+    invite(vec![create("11")], RoomVersion::V11, "!r:a.org", &eleven).await.unwrap();
+}
+
+#[tokio::test]
+async fn sc_087_what_comes_with_an_invite_is_pruned() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let bob = b.user("bob").await;
+    let (event_id, pdu) = forged(&a, RoomVersion::V11, |_| {});
+    let event =
+        |content: Value| json!({ "type": "m.room.name", "state_key": "", "sender": "@eve:a.org", "content": content });
+    let mut state = vec![
+        json!(7),
+        json!({ "type": 7, "state_key": "", "sender": "@eve:a.org", "content": {} }),
+        json!({ "type": "m.room.message", "sender": "@eve:a.org", "content": {} }),
+        event(json!("name")),
+        event(json!({ "name": "x".repeat(1 << 20) })),
+        event(json!({ "name": "fine", "odd": [1, null] })),
+    ];
+    state[5]["unsigned"] = json!({ "age": 1 });
+    state.extend((0..10_000).map(|number| event(json!({ "name": number }))));
+    let state: Vec<Box<RawValue>> =
+        state.into_iter().map(|event| serde_json::value::to_raw_value(&event).unwrap()).collect();
+    let room_id = RoomId::parse("!r:a.org").unwrap();
+    let (server, version) = (&b.app.homeserver, RoomVersion::V11);
+    server.receive_invite(&a.name, &room_id, &event_id, &pdu, version, &state).await.unwrap();
+    let (news, since) = b.sync(&bob, None).await;
+    let events = &news.invited[&room_id];
+    assert_eq!(events.len(), 31);
+    assert_eq!(events[0].json["content"]["name"], "fine");
+    assert!(!events[0].json.contains_key("unsigned"));
+    server.leave(&bob, &room_id, object("{}")).await.unwrap();
+    assert!(b.sync(&bob, Some(since)).await.0.left.contains_key(&room_id));
+}
+
+#[tokio::test]
+async fn sc_088_what_describes_a_room_is_bounded() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room_id = a.room(&alice, RoomVersion::V11, Preset::PrivateChat).await;
+    let long = "x".repeat(60_000);
+    a.set(&room_id, &alice, "m.room.name", &format!(r#"{{"name":"{long}"}}"#)).await;
+    a.set(&room_id, &alice, "m.room.topic", &format!(r#"{{"topic":"{long}"}}"#)).await;
+    a.set(&room_id, &alice, "m.room.avatar", &format!(r#"{{"url":"{long}"}}"#)).await;
+    a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.unwrap();
+    let (news, _) = b.sync(&bob, None).await;
+    let bytes: usize =
+        news.invited[&room_id].iter().map(|event| Value::from(event.json.clone()).to_string().len()).sum();
+    assert!(bytes < 100_000, "{bytes}");
+    assert!(news.invited[&room_id].iter().any(|event| event.json["type"] == "m.room.create"));
+}
+
+#[tokio::test]
+async fn an_invite_that_the_other_server_refuses_is_none() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let alice = a.user("alice").await;
+    let room_id = a.room(&alice, RoomVersion::V10, Preset::PrivateChat).await;
+    let nobody = ravel_core::id::UserId::parse("@nobody:b.org").unwrap();
+    assert!(a.app.homeserver.invite(&alice, &room_id, &nobody, object("{}")).await.is_err());
+    let bob = b.user("bob").await;
+    world.cut(&b, true);
+    assert!(a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.is_err());
+    world.cut(&b, false);
+    // An answer that is not signed, or is another event.
+    world.tamper(|_, path, answer| {
+        if path.contains("/invite/") {
+            super::world::change_json(answer, |json| {
+                json["event"]["signatures"].as_object_mut().unwrap().remove("b.org");
+            });
+        }
+    });
+    assert!(a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.is_err());
+    world.tamper(|_, path, answer| {
+        if path.contains("/invite/") {
+            super::world::change_json(answer, |json| json["event"]["content"]["membership"] = "join".into());
+        }
+    });
+    assert!(a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.is_err());
+    assert_eq!((a.membership(&room_id, &bob).await, a.membership(&room_id, &nobody).await), (None, None));
+}
