@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod answering;
 pub mod clock;
 pub mod directory;
+pub mod edus;
 pub mod fact_kind;
 pub mod federation;
 pub mod filters;

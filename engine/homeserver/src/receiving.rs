@@ -208,8 +208,7 @@ impl Homeserver {
         pdus: Vec<Box<RawValue>>,
         edus: Vec<Box<RawValue>>,
     ) -> PduResults {
-        // Nothing reads EDUs yet.
-        drop(edus);
+        self.receive_edus(origin, edus).await;
         let mut rooms: BTreeMap<RoomId, OfRoom> = BTreeMap::new();
         for pdu in pdus {
             let room = serde_json::from_str::<RoomOf>(pdu.get()).ok().and_then(|of| RoomId::parse(&of.room_id?).ok());

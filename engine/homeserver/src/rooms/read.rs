@@ -1,6 +1,6 @@
 //! What users may read of a room, and how events look to clients.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
@@ -59,6 +59,24 @@ impl Rooms {
     /// `NoSuchRoom`, and when the log can't be read.
     pub async fn membership(&self, room_id: &RoomId, user: &UserId) -> Result<Option<Membership>, RoomsError> {
         self.read(room_id, |loaded| membership_in(&loaded.room, loaded.room.current_state(), user)).await
+    }
+
+    /// Whether a user of another server is in a room with one of ours. Of rooms that nothing has happened in since the server was started,
+    /// nothing is known here.
+    ///
+    /// Costs a look at each of these rooms.
+    pub(crate) async fn is_in_open_room(&self, user: &UserId) -> bool {
+        let open: Vec<_> = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for room in open {
+            let is_there = |loaded: &LoadedRoom| {
+                let membership = membership_in(&loaded.room, loaded.room.current_state(), user);
+                membership == Some(Membership::Join) && loaded.servers.has(&self.0.server_name)
+            };
+            if room.room.read().await.as_ref().is_some_and(is_there) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Returns the rooms that a user has joined, sorted.
