@@ -48,4 +48,18 @@ pub const GAP: u8 = 40;
 
 /// Memberships of users of this server in rooms that it is not in: localpart, NUL, room id → the membership, its event, and what tells
 /// which room it is, in JSON.
-pub const OUTSIDE_MEMBERSHIP: u8 = 20;
+pub const OUTSIDE_MEMBERSHIP: u8 = 50;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_two_kinds_have_the_same_number() {
+        let numbers =
+            include_str!("fact_kind.rs").lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(" = "));
+        let mut numbers: Vec<&str> = numbers.map(|(_, number)| number).collect();
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert!(count > 10 && numbers.len() == count, "{numbers:?}");
+    }
+}

@@ -52,8 +52,14 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::outside::{Outside, OutsideMembership};
 use self::{
-    acl::CurrentAcl, members::LocalMembers, order::Order, progress::Progress, servers::JoinedServers,
-    summary::CachedSummary, transactions::Transactions,
+    acl::CurrentAcl,
+    audience::{is_of, server_of_member},
+    members::LocalMembers,
+    order::Order,
+    progress::Progress,
+    servers::JoinedServers,
+    summary::CachedSummary,
+    transactions::Transactions,
 };
 pub use self::{
     context::Context,
@@ -410,12 +416,9 @@ impl Inner {
         for pdu in to_send {
             let mut destinations = destinations.clone();
             let event = pdu.event();
-            let member = event.state_key.as_deref().filter(|_| *event.event_type == *event_type::MEMBER);
-            let member = member.and_then(|user| UserId::parse(user).ok());
-            destinations.extend(member.and_then(|user| ServerName::parse(user.server_name()).ok()));
-            destinations.remove(&self.server_name);
+            destinations.extend(server_of_member(event));
             // It made the event, whoever brought it here.
-            destinations.retain(|server| server.as_str() != event.sender.server_name());
+            destinations.retain(|server| *server != self.server_name && !is_of(server, event));
             if !destinations.is_empty() {
                 let (room_id, event_id, within) = (room_id.clone(), event.event_id.clone(), within.clone());
                 // Nobody takes it any more when the server stops.

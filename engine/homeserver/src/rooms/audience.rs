@@ -74,7 +74,7 @@ pub(super) fn is_of(server: &ServerName, event: &Event) -> bool {
 }
 
 /// Returns the server of the user whose membership an event is.
-fn server_of_member(event: &Event) -> Option<ServerName> {
+pub(super) fn server_of_member(event: &Event) -> Option<ServerName> {
     let user = event.state_key.as_deref().filter(|_| *event.event_type == *event_type::MEMBER)?;
     server_of(&UserId::parse(user).ok()?)
 }
