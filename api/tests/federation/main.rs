@@ -8,6 +8,8 @@ mod http;
 mod server;
 
 mod keys;
+mod member;
+mod receiving;
 #[allow(dead_code, reason = "other servers can do more than each test asks of them")]
 mod remote;
 mod requests;
