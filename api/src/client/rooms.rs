@@ -2,6 +2,7 @@
 
 mod create;
 pub(crate) mod elsewhere;
+mod events;
 mod members;
 mod membership;
 mod read;
@@ -24,7 +25,7 @@ use crate::serve::{
 
 pub(super) fn routes() -> Router<App> {
     let routes = Router::new().merge(create::routes()).merge(membership::routes()).merge(read::routes());
-    routes.merge(members::routes()).merge(send::routes()).merge(sync::routes())
+    routes.merge(members::routes()).merge(send::routes()).merge(sync::routes()).merge(events::routes())
 }
 
 impl From<RoomsError> for MatrixError {

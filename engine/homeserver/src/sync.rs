@@ -86,6 +86,11 @@ impl Syncs {
         Self { rooms, account_data, clock }
     }
 
+    /// Returns the place from which on everything is yet to come.
+    pub fn now(&self) -> NextBatch {
+        NextBatch { log: self.rooms.position() }
+    }
+
     /// Returns what is new for a user since a place, everything if there is none. Waits up to `timeout` while nothing is.
     ///
     /// # Errors

@@ -54,12 +54,10 @@ async fn get_joined(
 ) -> MatrixResult<Json<Value>> {
     let events = app.rooms.joined_members(&room_id(&request.room_id)?, &sender.user_id).await?;
     let joined = events.iter().filter_map(|event| {
+        // As other servers do it, both are there in any case.
         let text = |field: &str| in_content(event, field).filter(|value| value.is_string());
-        let mut member = Map::new();
-        for (name, field) in [("display_name", "displayname"), ("avatar_url", "avatar_url")] {
-            member.extend(text(field).map(|text| (name.to_owned(), text.clone())));
-        }
-        Some((event.json.get("state_key")?.as_str()?.to_owned(), Value::Object(member)))
+        let member = json!({ "display_name": text("displayname"), "avatar_url": text("avatar_url") });
+        Some((event.json.get("state_key")?.as_str()?.to_owned(), member))
     });
     Ok(Json(json!({ "joined": joined.collect::<Map<String, Value>>() })))
 }

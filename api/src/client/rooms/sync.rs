@@ -43,8 +43,14 @@ async fn sync(
         Some(sync_events::Filter::FilterId(filter_id)) => stored_filter(&app, &sender, &filter_id).await?,
         _ => FilterDefinition::default(),
     };
-    let timeout = request.request.timeout.unwrap_or_default().min(TIMEOUT_MAX);
+    let timeout = request.request.timeout.unwrap_or_default();
     let wanted = SyncRequest { since, filter, full_state: request.request.full_state, timeout };
+    Ok(Json(to_json(wait(&app, &sender, wanted).await?)))
+}
+
+/// Waits for something new, not for too long and not when the server stops.
+pub(super) async fn wait(app: &App, sender: &Authenticated, mut wanted: SyncRequest) -> MatrixResult<News> {
+    wanted.timeout = wanted.timeout.min(TIMEOUT_MAX);
     let at_once = SyncRequest { timeout: Duration::ZERO, ..wanted.clone() };
     let syncs = &app.homeserver.syncs;
     let news = tokio::select! {
@@ -52,7 +58,7 @@ async fn sync(
         // What there is by now.
         () = app.stopping() => syncs.sync(&sender.user_id, at_once).await?,
     };
-    Ok(Json(to_json(news)))
+    Ok(news)
 }
 
 async fn stored_filter(app: &App, sender: &Authenticated, filter_id: &str) -> MatrixResult<FilterDefinition> {

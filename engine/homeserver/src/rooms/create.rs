@@ -86,9 +86,8 @@ impl Rooms {
     fn create_event(&self, creator: &UserId, wanted: &CreateRoom) -> Result<VerifiedPdu, RoomsError> {
         let rules = wanted.room_version.rules();
         let mut content = wanted.creation_content.clone();
-        if content.contains_key("room_version") || content.contains_key("creator") {
-            return Err(RoomsError::BadValue("creation_content"));
-        }
+        // "The server will overwrite the following keys: `creator`, `room_version`."
+        content.remove("creator");
         content.insert("room_version".into(), rules.version.as_str().into());
         if !rules.implicit_room_creator {
             content.insert("creator".into(), creator.as_str().into());
