@@ -6,6 +6,7 @@
 
 mod backfill;
 mod event;
+mod hierarchy;
 mod pdus;
 mod state;
 mod timestamp;
@@ -16,6 +17,7 @@ use ravel_store::log::LogError;
 
 pub use self::{
     backfill::{EVENTS_MAX, MissingEvents, NAMED_MAX},
+    hierarchy::{CHILDREN_MAX, Hierarchy},
     pdus::Pdus,
     state::StateAnswer,
 };
@@ -30,6 +32,9 @@ pub enum AnsweringError {
     /// The room's access control list does not let it take part.
     #[error("the server is denied access to the room")]
     Denied,
+    /// The room is not here, or the server could neither join nor read it.
+    #[error("there is no such room")]
+    NoSuchRoom,
     /// There is nothing here that could be answered about the event: it is unknown, of another room, or what is asked about it is
     /// not known.
     #[error("there is no such event in the room")]

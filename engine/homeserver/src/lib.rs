@@ -22,6 +22,7 @@ pub mod receiving;
 mod record;
 pub mod rooms;
 pub mod sending;
+pub mod spaces;
 pub mod sync;
 
 #[cfg(test)]

@@ -215,6 +215,17 @@ pub(crate) async fn foreign_event(
     state_key: Option<&str>,
     content: &str,
 ) -> VerifiedPdu {
+    foreign_event_with(server, room_id, user, (event_type, state_key, content), |_| {}).await
+}
+
+/// As [`foreign_event`], with a change before it is signed.
+pub(crate) async fn foreign_event_with(
+    server: &Homeserver,
+    room_id: &RoomId,
+    user: &str,
+    (event_type, state_key, content): (&str, Option<&str>, &str),
+    change: impl FnOnce(&mut CanonicalJsonObject),
+) -> VerifiedPdu {
     let sender = user_id(user);
     let name = sender.server_name().to_owned();
     let compose = |room: &Room| {
@@ -230,7 +241,8 @@ pub(crate) async fn foreign_event(
         };
         (room.compose(&new).unwrap(), room.rules())
     };
-    let (event, rules) = server.rooms.look(room_id, compose).await.unwrap();
+    let (mut event, rules) = server.rooms.look(room_id, compose).await.unwrap();
+    change(&mut event);
     let signed = hash_and_sign_event(event, rules, &server_name(&name), &key_of(&name)).unwrap();
     VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, None, true).unwrap()
 }

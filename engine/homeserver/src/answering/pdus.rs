@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::rooms::{LoadedRoom, RoomsError};
 
-/// How many events are read at a time: 4 MiB at most.
-const PAGE: usize = 64;
+/// How many events are read at a time: 16 MiB at most.
+const PAGE: usize = 256;
 
 /// An event that is to be answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub struct ListRequest {
     pub since: Option<String>,
     /// Which rooms.
     pub filter: Filter,
+    /// Only rooms that users of other servers may be in.
+    pub is_for_others: bool,
 }
 
 /// A part of the list, the largest rooms first.
@@ -59,6 +61,9 @@ impl Directory {
     pub async fn list(&self, request: &ListRequest) -> Result<RoomList, DirectoryError> {
         let mut rooms: Vec<Arc<RoomSummary>> = Vec::new();
         for room_id in self.published().await? {
+            if request.is_for_others && !self.federates(&room_id).await? {
+                continue;
+            }
             rooms.extend(self.summary_of_published(&room_id).await?);
         }
         rooms.retain(|room| matches(room, &request.filter));
@@ -87,6 +92,13 @@ impl Directory {
             chunk: page.iter().map(|room| PublicRoomsChunk::from(RoomSummary::clone(room))).collect(),
             total,
         })
+    }
+
+    async fn federates(&self, room_id: &RoomId) -> Result<bool, DirectoryError> {
+        match self.rooms.federates(room_id).await {
+            Err(RoomsError::NoSuchRoom) => Ok(false),
+            federates => Ok(federates?),
+        }
     }
 
     /// `None` of rooms that nobody is in any more.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{alias::canonical_alias_event, *};
 use crate::rooms::{
-    Preset,
+    CreateRoom, Preset,
     tests::{member, object, open, set, user, wanted},
 };
 
@@ -116,6 +116,17 @@ async fn sc_213_the_list_has_the_largest_rooms_first_and_parts_of_its_own_size()
     assert_eq!((all.chunk.len(), all.next_batch.as_ref(), all.prev_batch.as_ref()), (7, None, None));
     assert_eq!(all.chunk[0].room_id, rooms[4].as_str());
     assert!(!ids(&all).contains(&hidden.to_string()));
+    let for_others = directory.list(&ListRequest { is_for_others: true, ..ListRequest::default() }).await.unwrap();
+    assert_eq!(ids(&for_others), ids(&all));
+    let wanted = CreateRoom {
+        creation_content: object(r#"{"m.federate":false}"#),
+        ..wanted(RoomVersion::V11, Preset::PublicChat)
+    };
+    let at_home = directory.rooms.create(&user("alice"), wanted).await.unwrap();
+    directory.publish(&at_home, true).await.unwrap();
+    let for_others = directory.list(&ListRequest { is_for_others: true, ..ListRequest::default() }).await.unwrap();
+    assert_eq!(ids(&for_others), ids(&all));
+    directory.publish(&at_home, false).await.unwrap();
     // Forward and back, each room once.
     let page = async |since: Option<String>| {
         directory.list(&ListRequest { limit: Some(3), since, ..ListRequest::default() }).await.unwrap()

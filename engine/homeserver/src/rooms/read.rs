@@ -236,7 +236,8 @@ impl Rooms {
         Ok(text.as_deref().map_or(Visibility::default(), Visibility::parse))
     }
 
-    pub(super) async fn events_by_id(
+    /// Returns events as clients get them, whoever asks; those that are not here, or were purged, are left out.
+    pub(crate) async fn events_by_id(
         &self,
         room_id: &RoomId,
         ids: impl IntoIterator<Item = EventId>,

@@ -1,6 +1,7 @@
 //! Events of other servers on their way into a room.
 
 use ravel_core::{
+    event::{Content, event_type},
     id::{EventId, RoomId, ServerName},
     pdu::VerifiedPdu,
     room::{Arrival, Effect, Outcome, Receipt, Room, RoomError},
@@ -114,6 +115,20 @@ impl Rooms {
     /// `NoSuchRoom`, and when the log can't be read.
     pub async fn rules(&self, room_id: &RoomId) -> Result<&'static RoomVersionRules, RoomsError> {
         self.look(room_id, Room::rules).await
+    }
+
+    /// Whether users of other servers may be in a room: its creator decides (`m.federate`).
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub async fn federates(&self, room_id: &RoomId) -> Result<bool, RoomsError> {
+        let look = |room: &Room| {
+            let create = room.current_state().get(event_type::CREATE, "");
+            let create = create.and_then(|event_id| room.event(&event_id).cloned());
+            create.is_some_and(|create| matches!(&create.content, Content::Create(content) if content.federate))
+        };
+        self.look(room_id, look).await
     }
 
     /// Returns the servers that have users in a room, ours too, sorted; none if the room is not here.
