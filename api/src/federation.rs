@@ -2,12 +2,15 @@
 //!
 //! Requests are authenticated by [`Signed`], read into ruma's types, and answered by methods of the homeserver.
 
+mod directory;
 mod invites;
 mod joining;
 mod keys;
+mod media;
 mod origin;
 mod rooms;
 mod transactions;
+mod users;
 
 use axum::Router;
 
@@ -17,11 +20,14 @@ use crate::serve::App;
 /// Returns the routes of the server-server API.
 pub(crate) fn routes(app: &App) -> Router<App> {
     Router::new()
+        .merge(directory::routes())
         .merge(invites::routes())
         .merge(joining::routes())
         .merge(keys::routes())
+        .merge(media::routes())
         .merge(rooms::routes())
         .merge(transactions::routes(app))
+        .merge(users::routes())
 }
 
 #[cfg(test)]

@@ -22,7 +22,6 @@ use ruma::{
         },
         error::ErrorKind,
     },
-    directory::Filter,
 };
 
 use super::{
@@ -149,7 +148,7 @@ async fn list(
         return Err(MatrixError::missing_token());
     }
     let get_list::Request { limit, since, server, .. } = request.request;
-    let wanted = ListRequest { limit: limit.map(u64::from), since, filter: Filter::default() };
+    let wanted = ListRequest { limit: limit.map(u64::from), since, ..ListRequest::default() };
     let list = list_of(&app, server, wanted).await?;
     let mut response = get_list::Response::new(list.chunk);
     (response.next_batch, response.prev_batch) = (list.next_batch, list.prev_batch);
@@ -164,7 +163,9 @@ async fn find(
     request: Ruma<find_in_list::Request>,
 ) -> MatrixResult<RumaResponse<find_in_list::Response>> {
     let find_in_list::Request { server, limit, since, filter, .. } = request.request;
-    let list = list_of(&app, server, ListRequest { limit: limit.map(u64::from), since, filter }).await?;
+    let list =
+        list_of(&app, server, ListRequest { limit: limit.map(u64::from), since, filter, ..ListRequest::default() })
+            .await?;
     let mut response = find_in_list::Response::new();
     (response.chunk, response.next_batch, response.prev_batch) = (list.chunk, list.next_batch, list.prev_batch);
     response.total_room_count_estimate = Some(list.total);

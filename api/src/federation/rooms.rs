@@ -55,7 +55,7 @@ impl From<AnsweringError> for MatrixError {
             AnsweringError::NotInRoom | AnsweringError::Denied => Self::forbidden(error.to_string()),
             // The room went away meanwhile.
             AnsweringError::Rooms(RoomsError::NoSuchRoom) => Self::forbidden(AnsweringError::NotInRoom.to_string()),
-            AnsweringError::NoSuchEvent => Self::not_found(error.to_string()),
+            AnsweringError::NoSuchRoom | AnsweringError::NoSuchEvent => Self::not_found(error.to_string()),
             AnsweringError::TooManyEvents { .. } => Self::invalid_param(error.to_string()),
             AnsweringError::Rooms(error) => error.into(),
         }

@@ -7,6 +7,7 @@ mod http;
 #[allow(dead_code, reason = "it is shared with the tests of clients")]
 mod server;
 
+mod directory;
 mod keys;
 mod member;
 mod receiving;
@@ -14,3 +15,4 @@ mod receiving;
 mod remote;
 mod requests;
 mod rooms;
+mod users;

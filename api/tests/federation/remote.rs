@@ -223,6 +223,17 @@ impl Remote {
         format!("Authorization: {}\r\n", header.to_str().unwrap())
     }
 
+    /// Has a user join a room that a server is in; returns the answer to `send_join` and the join's id.
+    pub(crate) fn join(&self, ravel: &Server, room_id: &str, localpart: &str) -> (Value, String) {
+        let versions: String = RoomVersion::ALL.iter().map(|version| format!("&ver={version}")).collect();
+        let path = format!("v1/make_join/{room_id}/{}?{}", self.user(localpart), versions.trim_start_matches('&'));
+        let mut template = self.get(ravel, &path).ok();
+        let version = RoomVersion::parse(template["room_version"].as_str().unwrap()).unwrap();
+        template["event"]["origin_server_ts"] = now_ms().into();
+        let (event_id, event) = self.sign(version, &template["event"]);
+        (self.put(ravel, &format!("v2/send_join/{room_id}/{event_id}"), &event).ok(), event_id)
+    }
+
     /// Hashes and signs an event, and returns it with its id.
     pub(crate) fn sign(&self, version: RoomVersion, event: &Value) -> (String, Value) {
         let rules = version.rules();
