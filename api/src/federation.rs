@@ -9,6 +9,7 @@ mod keys;
 mod media;
 mod origin;
 mod rooms;
+mod third_party;
 mod transactions;
 mod users;
 
@@ -26,6 +27,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(keys::routes())
         .merge(media::routes())
         .merge(rooms::routes())
+        .merge(third_party::routes())
         .merge(transactions::routes(app))
         .merge(users::routes())
 }

@@ -89,7 +89,7 @@ async fn signed<T>(
 ) -> MatrixResult<Vec<u8>> {
     let (room_id, event_id) = named(&request.arguments)?;
     let (origin, event) = (&request.origin, event.get().as_bytes());
-    Ok(app.homeserver.receive_invite(origin, &room_id, &event_id, event, version, state).await?)
+    Ok(app.homeserver.receive_invite(origin, &room_id, event_id, event, version, state).await?)
 }
 
 fn unknown_version(version: &str) -> MatrixError {

@@ -10,7 +10,7 @@ use http::header;
 use ravel_core::{
     canonical_json::object_to_canonical_bytes,
     event::Membership,
-    id::{EventId, RoomId, UserId},
+    id::{RoomId, UserId},
 };
 use ravel_homeserver::joining::{ResidentError, RoomState, Template};
 use ruma::{
@@ -122,14 +122,14 @@ async fn send_join_v1(State(app): State<App>, request: SignedJson<Box<RawValue>>
 async fn join(app: &App, request: &SignedJson<Box<RawValue>>, omit_members: bool) -> MatrixResult<Vec<u8>> {
     let (room_id, event_id) = named(&request.arguments)?;
     let pdu = request.body.get().as_bytes();
-    let state = app.homeserver.send_join(&request.origin, &room_id, &event_id, pdu, omit_members).await?;
+    let state = app.homeserver.send_join(&request.origin, &room_id, event_id, pdu, omit_members).await?;
     Ok(RoomState::to_json(&state, app.server_name()))
 }
 
 /// Source: server-server API, "PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}".
 async fn send_leave(State(app): State<App>, request: SignedJson<Box<RawValue>>) -> MatrixResult<Json<Value>> {
     let (room_id, event_id) = named(&request.arguments)?;
-    app.homeserver.send_leave(&request.origin, &room_id, &event_id, request.body.get().as_bytes()).await?;
+    app.homeserver.send_leave(&request.origin, &room_id, event_id, request.body.get().as_bytes()).await?;
     Ok(Json(json!({})))
 }
 
@@ -143,14 +143,14 @@ async fn send_leave_v1(app: State<App>, request: SignedJson<Box<RawValue>>) -> M
 async fn send_knock(State(app): State<App>, request: SignedJson<Box<RawValue>>) -> MatrixResult<Response> {
     let (room_id, event_id) = named(&request.arguments)?;
     let pdu = request.body.get().as_bytes();
-    let state = app.homeserver.send_knock(&request.origin, &room_id, &event_id, pdu).await?;
+    let state = app.homeserver.send_knock(&request.origin, &room_id, event_id, pdu).await?;
     Ok(in_json([b"{\"knock_room_state\":[", &state.join(&b","[..])[..], b"]}"].concat()))
 }
 
-/// Reads the ids of a path.
-pub(super) fn named(arguments: &[String]) -> MatrixResult<(RoomId, EventId)> {
+/// Reads the ids of a path. What is wrong with the event is told before what is wrong with its id.
+pub(super) fn named(arguments: &[String]) -> MatrixResult<(RoomId, &str)> {
     let [room_id, event_id] = arguments else { return Err(MatrixError::unknown_path()) };
-    Ok((parsed(RoomId::parse(room_id))?, parsed(EventId::parse(event_id))?))
+    Ok((parsed(RoomId::parse(room_id))?, event_id))
 }
 
 pub(super) fn parsed<T>(id: Result<T, ravel_core::id::InvalidId>) -> MatrixResult<T> {
@@ -170,6 +170,7 @@ impl From<ResidentError> for MatrixError {
             | ResidentError::ServerDenied
             | ResidentError::NoConditionMet
             | ResidentError::AlreadyJoined
+            | ResidentError::Unsigned
             | ResidentError::Signature(_) => Self::forbidden(text),
             ResidentError::IncompatibleRoomVersion(version) => match RoomVersionId::try_from(version.as_str()) {
                 Ok(version) => {

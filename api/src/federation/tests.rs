@@ -5,4 +5,5 @@ mod invites;
 mod joins;
 mod knocks;
 mod restricted;
+mod third_party;
 mod world;

@@ -17,6 +17,7 @@ mod leaving;
 mod restricted;
 mod submitted;
 mod template;
+mod third_party;
 
 use ravel_core::{
     pdu::{PduError, SignatureError},
@@ -29,6 +30,7 @@ pub use self::{
     entering::{JOIN_ANSWER_BYTES_MAX, JOIN_TIME_MAX, JoinProgress, JoinStage},
     given_out::RoomState,
     template::Template,
+    third_party::{BOUND_INVITES_MAX, BoundInvite},
 };
 use crate::rooms::RoomsError;
 
@@ -56,6 +58,8 @@ pub enum ResidentError {
     AlreadyJoined,
     #[error("the create event of the room is missing")]
     NoCreateEvent,
+    #[error("the event is not signed")]
+    Unsigned,
     #[error("it is no valid event: {0}")]
     Format(#[from] PduError),
     #[error("{0}")]

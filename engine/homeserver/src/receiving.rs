@@ -217,6 +217,8 @@ impl Homeserver {
             self.wait_for_join(&room_id).await;
             if let Some(room) = rooms.get_mut(&room_id) {
                 room.pdus.push(pdu);
+            } else if self.takes_withdrawal(origin, &room_id, &pdu).await {
+                // Nothing else of a room concerns who is not in it.
             } else if let Ok(rules) = self.rooms.rules(&room_id).await {
                 rooms.insert(room_id, OfRoom { rules, pdus: vec![pdu] });
             }

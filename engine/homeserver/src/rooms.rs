@@ -417,8 +417,9 @@ impl Inner {
             let mut destinations = destinations.clone();
             let event = pdu.event();
             destinations.extend(server_of_member(event));
-            // It made the event, whoever brought it here.
-            destinations.retain(|server| *server != self.server_name && !is_of(server, event));
+            // Who made an event has it, whoever brought it here. Invites of third-party ids are made by others than their senders.
+            let is_made_elsewhere = is_third_party_invite(event);
+            destinations.retain(|server| *server != self.server_name && (is_made_elsewhere || !is_of(server, event)));
             if !destinations.is_empty() {
                 let (room_id, event_id, within) = (room_id.clone(), event.event_id.clone(), within.clone());
                 // Nobody takes it any more when the server stops.
@@ -496,6 +497,10 @@ impl Writing<'_> {
             Receipt::NeedEvents(_) | Receipt::NeedState(_) | Receipt::OtherRoom(_) => Err(RoomsError::NotAccepted),
         }
     }
+}
+
+fn is_third_party_invite(event: &Event) -> bool {
+    matches!(&event.content, Content::Member(member) if member.third_party_invite.is_some())
 }
 
 /// The field of a join that names who lets the user in.

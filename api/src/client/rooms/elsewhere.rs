@@ -36,9 +36,8 @@ impl From<JoinFailure> for MatrixError {
                 }
                 Err(_) => Self::bad_gateway(text),
             },
-            JoinFailure::Template(_) | JoinFailure::Event(_) | JoinFailure::Answer(_) | JoinFailure::NotAccepted => {
-                Self::bad_gateway(text)
-            }
+            JoinFailure::Event(_) => Self::bad_json(text),
+            JoinFailure::Template(_) | JoinFailure::Answer(_) | JoinFailure::NotAccepted => Self::bad_gateway(text),
             JoinFailure::Rooms(error) => error.into(),
         }
     }

@@ -166,26 +166,26 @@ async fn sc_017_sc_082_sc_083_only_what_a_request_is_for_is_taken() {
             event.insert("content".into(), object(content).into());
         }),
     ] {
-        let refused = server.send_join(&origin, &room_id, &event_id, &pdu, false).await;
+        let refused = server.send_join(&origin, &room_id, event_id.as_str(), &pdu, false).await;
         assert!(refused.is_err(), "{}", String::from_utf8_lossy(&pdu));
-        assert!(server.send_knock(&origin, &room_id, &event_id, &pdu).await.is_err());
+        assert!(server.send_knock(&origin, &room_id, event_id.as_str(), &pdu).await.is_err());
     }
     let (event_id, pdu) = join(&|_| {});
     let wrong = EventId::parse("$8yif6p8EqgoSten2BLje9ntKm720NyFLWQv9tn8memc").unwrap();
-    let refused = server.send_join(&origin, &room_id, &wrong, &pdu, false).await;
+    let refused = server.send_join(&origin, &room_id, wrong.as_str(), &pdu, false).await;
     assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
-    let refused = server.send_join(&origin, &other, &event_id, &pdu, false).await;
+    let refused = server.send_join(&origin, &other, event_id.as_str(), &pdu, false).await;
     assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
-    let refused = server.send_leave(&origin, &room_id, &event_id, &pdu).await;
+    let refused = server.send_leave(&origin, &room_id, event_id.as_str(), &pdu).await;
     assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
-    let refused = server.send_join(&c.name, &room_id, &event_id, &pdu, false).await;
+    let refused = server.send_join(&c.name, &room_id, event_id.as_str(), &pdu, false).await;
     assert!(matches!(refused, Err(ResidentError::ForeignUser)), "{refused:?}");
     // Signed by somebody else.
     let (forged_id, forged) = made(&c, version, template.clone(), |_| {});
-    let refused = server.send_join(&origin, &room_id, &forged_id, &forged, false).await;
+    let refused = server.send_join(&origin, &room_id, forged_id.as_str(), &forged, false).await;
     assert!(matches!(refused, Err(ResidentError::Signature(_))), "{refused:?}");
     assert_eq!(a.membership(&room_id, &bob).await, None);
-    server.send_join(&origin, &room_id, &event_id, &pdu, false).await.unwrap();
+    server.send_join(&origin, &room_id, event_id.as_str(), &pdu, false).await.unwrap();
 
     // Servers that the room shuts out get nothing.
     a.set(&room_id, &alice, "m.room.server_acl", r#"{"allow":["*"],"deny":["c.org"]}"#).await;

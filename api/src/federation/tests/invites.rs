@@ -29,7 +29,8 @@ async fn invites_of_every_version_are_turned_down_or_taken() {
         let events = &news.invited[&room_id];
         let about = |event_type: &str| events.iter().find(|event| event.json["type"] == event_type).unwrap();
         assert_eq!(about("m.room.name").json["content"]["name"], "a room", "version {version}");
-        assert_eq!(about("m.room.member").json["content"]["reason"], "come");
+        assert_eq!(about("m.room.member").json["state_key"], alice.as_str(), "who invites");
+        assert_eq!(events.last().unwrap().json["content"]["reason"], "come");
         assert!(b.sync(&bob, None).await.0.invited.contains_key(&room_id));
 
         b_side.leave(&bob, &room_id, object("{}")).await.unwrap();
@@ -45,6 +46,23 @@ async fn invites_of_every_version_are_turned_down_or_taken() {
         let (news, _) = b.sync(&bob, Some(since)).await;
         assert!(news.joined.contains_key(&room_id) && news.invited.is_empty(), "version {version}");
         assert_eq!(b.state(&room_id, &bob).await, a.state(&room_id, &alice).await, "version {version}");
+    }
+}
+
+#[tokio::test]
+async fn an_invite_that_is_withdrawn_is_gone() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    for (version, membership) in [(RoomVersion::V1, Membership::Leave), (RoomVersion::V12, Membership::Ban)] {
+        let room_id = a.room(&alice, version, Preset::PrivateChat).await;
+        a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.unwrap();
+        let (news, since) = b.sync(&bob, None).await;
+        assert!(news.invited.contains_key(&room_id));
+        a.member(&room_id, &alice, &bob, membership).await;
+        let left = b.until(async || b.sync(&bob, Some(since)).await.0.left.remove(&room_id)).await;
+        assert_eq!(left.timeline[0].json["sender"], alice.as_str());
+        assert!(b.sync(&bob, None).await.0.invited.is_empty());
     }
 }
 
@@ -104,7 +122,7 @@ async fn sc_080_sc_082_nothing_but_an_invite_is_signed() {
     };
     let version = RoomVersion::V11;
     let invite = async |origin: &Server, room_id: &RoomId, (event_id, pdu): (EventId, Vec<u8>)| {
-        b.app.homeserver.receive_invite(&origin.name, room_id, &event_id, &pdu, version, &[]).await
+        b.app.homeserver.receive_invite(&origin.name, room_id, event_id.as_str(), &pdu, version, &[]).await
     };
     for (event, what) in [
         (forged(&a, version, set("type", "m.room.power_levels")), "type"),
@@ -152,7 +170,7 @@ async fn sc_020_sc_080_the_create_event_with_an_invite_is_that_of_the_room() {
         let raw = |event: Value| serde_json::value::to_raw_value(&event).unwrap();
         let state: Vec<Box<RawValue>> = state.into_iter().map(raw).collect();
         let room_id = RoomId::parse(room_id).unwrap();
-        b.app.homeserver.receive_invite(&a.name, &room_id, &pdu.0, &pdu.1, version, &state).await
+        b.app.homeserver.receive_invite(&a.name, &room_id, pdu.0.as_str(), &pdu.1, version, &state).await
     };
     let twelve = "!Nhcu5BS-UMnFX7hBVfVSoXiD7OgH6iRT-xyIuqDnpYQ";
     let pdu = (event_id, pdu);
@@ -196,7 +214,7 @@ async fn sc_087_what_comes_with_an_invite_is_pruned() {
         state.into_iter().map(|event| serde_json::value::to_raw_value(&event).unwrap()).collect();
     let room_id = RoomId::parse("!r:a.org").unwrap();
     let (server, version) = (&b.app.homeserver, RoomVersion::V11);
-    server.receive_invite(&a.name, &room_id, &event_id, &pdu, version, &state).await.unwrap();
+    server.receive_invite(&a.name, &room_id, event_id.as_str(), &pdu, version, &state).await.unwrap();
     let (news, since) = b.sync(&bob, None).await;
     let events = &news.invited[&room_id];
     assert_eq!(events.len(), 31);

@@ -198,12 +198,20 @@ impl Server {
 
     /// Waits until a membership has become known, which another server tells by itself.
     pub(super) async fn sees(&self, room_id: &RoomId, user: &UserId, membership: Membership) {
+        self.until(async || (self.membership(room_id, user).await == Some(membership)).then_some(())).await;
+    }
+
+    /// Waits for what another server tells by itself.
+    pub(super) async fn until<T>(&self, look: impl AsyncFn() -> Option<T>) -> T {
         let seen = async {
-            while self.membership(room_id, user).await != Some(membership) {
+            loop {
+                if let Some(seen) = look().await {
+                    return seen;
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), seen).await.expect("it is told");
+        tokio::time::timeout(Duration::from_secs(30), seen).await.expect("it is told")
     }
 
     pub(super) async fn membership(&self, room_id: &RoomId, user: &UserId) -> Option<Membership> {

@@ -47,7 +47,7 @@ pub enum JoinFailure {
     UnknownRoomVersion(Box<str>),
     #[error("the template is another event: {0}")]
     Template(&'static str),
-    #[error("no valid event can be made of the template: {0}")]
+    #[error("the event that was answered is not valid: {0}")]
     Event(#[from] PduError),
     #[error("the answer is not usable: {0}")]
     Answer(Box<str>),
@@ -165,7 +165,10 @@ impl Homeserver {
         if rules.event_id_format == EventIdFormat::Carried {
             event.insert("event_id".into(), self.rooms.new_event_id().into());
         }
-        Ok(self.rooms.signed(event, rules)?)
+        self.rooms.signed(event, rules).map_err(|error| match error {
+            RoomsError::Invalid(_) => JoinFailure::Template("not of the form of the room version"),
+            error => error.into(),
+        })
     }
 
     /// Sends a request of the second version; to a server that does not know it, the same one of the first. Returns the answer as it

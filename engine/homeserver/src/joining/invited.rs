@@ -5,10 +5,11 @@
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
     event::{Event, Membership, event_type},
-    id::{EventId, RoomId, ServerName, UserId},
+    id::{RoomId, ServerName, UserId},
     pdu::{ParsedPdu, VerifiedPdu},
     room_version::{RoomVersion, RoomVersionRules},
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{ResidentError, submitted::check_names};
@@ -36,7 +37,7 @@ impl Homeserver {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         pdu: &[u8],
         room_version: RoomVersion,
         state: &[Box<RawValue>],
@@ -52,7 +53,8 @@ impl Homeserver {
         let invite = self.verified(pdu, rules).await?;
         check_names(invite.event(), room_id, event_id)?;
         let user = self.invited_user(invite.event(), origin)?;
-        if !self.accounts.is_known(&user).await.map_err(|_| ResidentError::UnknownUser)? {
+        // What is kept is bounded by the users that there are.
+        if !is_resident && !self.accounts.is_known(&user).await.map_err(|_| ResidentError::UnknownUser)? {
             return Err(ResidentError::UnknownUser);
         }
         check_create(room_id, rules, state, is_resident)?;
@@ -64,10 +66,42 @@ impl Homeserver {
             // It comes again in a transaction; if something is missing that it builds on, that is asked for then.
             self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
         } else {
-            let outside = outside(OutsideMembership::Invite, &signed, stripped(state), origin)?;
+            let outside =
+                outside(OutsideMembership::Invite, room_version.to_string(), &signed, stripped(state), origin)?;
             self.rooms.set_outside(room_id, &user, Some(&outside)).await?;
         }
         Ok(signed.json().to_vec())
+    }
+
+    /// Takes an event of a room that this server is not in, if it is one by which an invite of a user of ours is withdrawn or a knock is
+    /// refused; returns whether it is.
+    ///
+    /// Who may do that can't be told without the room's state: servers that invited the user, or that it knocked at, are believed.
+    pub(crate) async fn takes_withdrawal(&self, origin: &ServerName, room_id: &RoomId, pdu: &RawValue) -> bool {
+        let withdrawn = self.withdraw(origin, room_id, pdu).await;
+        withdrawn.unwrap_or_else(|error| {
+            tracing::info!(%origin, %room_id, %error, "an event of a room that this server is not in was dropped");
+            false
+        })
+    }
+
+    async fn withdraw(&self, origin: &ServerName, room_id: &RoomId, pdu: &RawValue) -> Result<bool, ResidentError> {
+        let Ok(MemberOf { event_type, state_key }) = serde_json::from_str(pdu.get()) else { return Ok(false) };
+        let user = state_key.filter(|_| event_type == event_type::MEMBER).and_then(|user| UserId::parse(&user).ok());
+        let Some(user) = user.filter(|user| user.server_name() == self.server_name.as_str()) else { return Ok(false) };
+        let before = self.rooms.outside(room_id, &user).await?;
+        let Some(before) = before.filter(|it| it.membership != OutsideMembership::Leave) else { return Ok(false) };
+        let Some(version) = RoomVersion::parse(&before.room_version) else { return Ok(false) };
+        let pdu = self.verified(pdu.get().as_bytes(), version.rules()).await?;
+        let event = pdu.event();
+        let ends_it = matches!(event.membership(), Some(Membership::Leave | Membership::Ban));
+        let is_it = event.room_id == *room_id && event.state_key.as_deref() == Some(user.as_str());
+        if !ends_it || !is_it || !before.servers().any(|server| server == *origin) {
+            return Ok(false);
+        }
+        let left = outside(OutsideMembership::Leave, version.to_string(), &pdu, Vec::new(), origin)?;
+        self.rooms.set_outside(room_id, &user, Some(&Outside { servers: before.servers, ..left })).await?;
+        Ok(true)
     }
 
     /// Checks that an event is an invite of a user of this server by a user of the server that sends it.
@@ -87,9 +121,18 @@ impl Homeserver {
     }
 }
 
+/// What tells whose membership an event is.
+#[derive(Deserialize)]
+struct MemberOf {
+    #[serde(rename = "type")]
+    event_type: String,
+    state_key: Option<String>,
+}
+
 /// Returns what is kept of a member event of a room that this server is not in.
 pub(super) fn outside(
     membership: OutsideMembership,
+    room_version: String,
     event: &VerifiedPdu,
     state: Vec<Map<String, Value>>,
     server: &ServerName,
@@ -97,7 +140,7 @@ pub(super) fn outside(
     let unreadable = |_| ResidentError::WrongEvent("it is no JSON");
     let json = serde_json::from_slice(event.json()).map_err(unreadable)?;
     let event_id = event.event_id().to_string();
-    Ok(Outside { membership, event_id, event: json, state, servers: vec![server.to_string()] })
+    Ok(Outside { membership, event_id, event: json, state, servers: vec![server.to_string()], room_version })
 }
 
 /// Returns the events that can be shown, in stripped form, as far as there is room for them.

@@ -80,7 +80,7 @@ impl Homeserver {
         other: &ServerName,
     ) -> Result<VerifiedPdu, JoinFailure> {
         let rules = self.rooms.rules(room_id).await?;
-        let state = self.rooms.description_pdus(room_id).await?;
+        let state = self.rooms.description_pdus(room_id, Some(&invite.event().sender)).await?;
         let state: Vec<Box<RawValue>> = state.iter().map(|pdu| raw_json(pdu)).collect::<Result<_, _>>()?;
         let event_id = ruma_event_id(invite.event_id())?;
         let version = RoomVersionId::try_from(rules.version.as_str()).map_err(|_| FederationError::Request)?;

@@ -95,18 +95,19 @@ impl Homeserver {
             told = told => told?,
             () = self.clock.sleep(LEAVE_TIME_MAX) => None,
         };
-        let servers = before.map(|before| before.servers).unwrap_or_default();
+        let (servers, room_version) = before.map(|before| (before.servers, before.room_version)).unwrap_or_default();
         let left = match told {
             Some(leave) => {
-                Outside { servers, ..outside(OutsideMembership::Leave, &leave, Vec::new(), &self.server_name)? }
+                let left = outside(OutsideMembership::Leave, room_version, &leave, Vec::new(), &self.server_name)?;
+                Outside { servers, ..left }
             }
-            None => self.left_alone(own, servers),
+            None => self.left_alone(own, servers, room_version),
         };
         Ok(self.rooms.set_outside(room_id, user, Some(&left)).await?)
     }
 
     /// Returns the leave of a user that no other server knows of.
-    fn left_alone(&self, own: OwnMembership<'_>, servers: Vec<String>) -> Outside {
+    fn left_alone(&self, own: OwnMembership<'_>, servers: Vec<String>, room_version: String) -> Outside {
         let mut content: Map<String, Value> =
             own.content.iter().map(|(field, value)| (field.to_string(), json_of(value))).collect();
         content.insert("membership".to_owned(), "leave".into());
@@ -118,7 +119,7 @@ impl Homeserver {
             ("origin_server_ts".to_owned(), self.clock.now_ms().into()),
         ]);
         let event_id = self.rooms.new_event_id();
-        Outside { membership: OutsideMembership::Leave, event_id, event, state: Vec::new(), servers }
+        Outside { membership: OutsideMembership::Leave, event_id, event, state: Vec::new(), servers, room_version }
     }
 
     async fn leave_by(&self, server: &ServerName, own: OwnMembership<'_>) -> Result<VerifiedPdu, JoinFailure> {
@@ -183,7 +184,8 @@ impl Homeserver {
         let request = create_knock_event::v1::Request::new(ruma_room_id(own.room_id)?, event_id, pdu);
         let answer = self.client.send(server, request, waited_for()).await?;
         let state: Vec<Box<RawValue>> = answer.knock_room_state.into_iter().filter_map(raw_state).collect();
-        outside(OutsideMembership::Knock, &knock, stripped(&state), server)
+        let version = template.rules().version.to_string();
+        outside(OutsideMembership::Knock, version, &knock, stripped(&state), server)
             .map_err(|_| JoinFailure::Answer("the knock is no JSON".into()))
     }
 }

@@ -4,7 +4,7 @@ use ravel_core::{
     canonical_json::{JsonMode, object_to_canonical_bytes, parse_object},
     event::{Content, Event, Membership, event_type},
     id::{EventId, RoomId, ServerName, UserId},
-    pdu::{ParsedPdu, VerifiedPdu},
+    pdu::{ParsedPdu, PduError, VerifiedPdu},
     room::Outcome,
     room_version::RoomVersionRules,
     signing::sign_event,
@@ -28,7 +28,7 @@ impl Homeserver {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         pdu: &[u8],
         omit_members: bool,
     ) -> Result<RoomState, ResidentError> {
@@ -37,7 +37,7 @@ impl Homeserver {
             if user.server_name() != self.server_name.as_str() {
                 return Err(ResidentError::WrongEvent("its join_authorised_via_users_server is not of this server"));
             }
-            if !self.is_accepted(room_id, event_id).await? {
+            if !self.is_accepted(room_id, pdu.event_id()).await? {
                 self.authorising_user(room_id, &pdu.event().sender).await?;
             }
             pdu = self.signed_too(&pdu, self.rooms.rules(room_id).await?)?;
@@ -57,7 +57,7 @@ impl Homeserver {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         pdu: &[u8],
     ) -> Result<(), ResidentError> {
         let pdu = self.submitted(origin, room_id, event_id, pdu, Membership::Leave).await?;
@@ -75,12 +75,12 @@ impl Homeserver {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         pdu: &[u8],
     ) -> Result<Vec<Vec<u8>>, ResidentError> {
         let pdu = self.submitted(origin, room_id, event_id, pdu, Membership::Knock).await?;
         self.take_submitted(room_id, pdu).await?;
-        Ok(self.rooms.description_pdus(room_id).await?)
+        Ok(self.rooms.description_pdus(room_id, None).await?)
     }
 
     /// Reads and verifies what another server made of a template, and checks that it is just that.
@@ -88,7 +88,7 @@ impl Homeserver {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
-        event_id: &EventId,
+        event_id: &str,
         pdu: &[u8],
         membership: Membership,
     ) -> Result<VerifiedPdu, ResidentError> {
@@ -107,7 +107,10 @@ impl Homeserver {
         pdu: &[u8],
         rules: &'static RoomVersionRules,
     ) -> Result<VerifiedPdu, ResidentError> {
-        let pdu = ParsedPdu::parse(pdu, rules)?;
+        let pdu = ParsedPdu::parse(pdu, rules).map_err(|error| match error {
+            PduError::Field { field: "signatures" | "hashes", .. } => ResidentError::Unsigned,
+            error => error.into(),
+        })?;
         let keys = self.keys.keys_for_pdus([&pdu]).await.map_err(RoomsError::from)?;
         let pdu = pdu.verify(&keys, self.clock.now_ms())?;
         if pdu.content_hash_matched() { Ok(pdu) } else { Err(ResidentError::WrongEvent("its content hash is wrong")) }
@@ -156,11 +159,11 @@ fn check_submitted(event: &Event, origin: &ServerName, membership: Membership) -
 }
 
 /// Checks that an event is the one that the path of a request names.
-pub(super) fn check_names(event: &Event, room_id: &RoomId, event_id: &EventId) -> Result<(), ResidentError> {
+pub(super) fn check_names(event: &Event, room_id: &RoomId, event_id: &str) -> Result<(), ResidentError> {
     if event.room_id != *room_id {
         return Err(ResidentError::WrongEvent("it is of another room"));
     }
-    if event.event_id == *event_id { Ok(()) } else { Err(ResidentError::WrongEvent("its id is another one")) }
+    if event.event_id.as_str() == event_id { Ok(()) } else { Err(ResidentError::WrongEvent("its id is another one")) }
 }
 
 /// Returns who lets the sender of a join in.

@@ -73,8 +73,11 @@ pub(super) fn is_of(server: &ServerName, event: &Event) -> bool {
     event.sender.server_name() == server.as_str()
 }
 
-/// Returns the server of the user whose membership an event is.
+/// Returns the server of the user whose membership an event is; not for invites, which it gets before they are part of the room.
 pub(super) fn server_of_member(event: &Event) -> Option<ServerName> {
+    if event.membership() == Some(Membership::Invite) {
+        return None;
+    }
     let user = event.state_key.as_deref().filter(|_| *event.event_type == *event_type::MEMBER)?;
     server_of(&UserId::parse(user).ok()?)
 }

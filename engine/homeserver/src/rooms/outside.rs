@@ -32,6 +32,9 @@ pub(crate) struct Outside {
     pub(crate) state: Vec<Map<String, Value>>,
     /// Servers that may know the room.
     pub(crate) servers: Vec<String>,
+    /// The version of the room, if it is known.
+    #[serde(default)]
+    pub(crate) room_version: String,
 }
 
 /// The memberships that somebody can have from outside.

@@ -10,7 +10,7 @@ use ravel_core::{
 use ravel_store::log::LoggedEvent;
 use ruma::api::client::filter::{RoomEventFilter, RoomFilter};
 
-use super::{ClientEvent, Rooms, RoomsError, TimelineToken};
+use super::{ClientEvent, LoadedRoom, Rooms, RoomsError, TimelineToken};
 use crate::filters::matching::{allows_room, is_open, passes_in_room};
 
 /// A place in the log that a sync goes on from.
@@ -122,7 +122,9 @@ impl Rooms {
                 Membership::Invite | Membership::Knock => {
                     let member = self.member_event(&room_id, user).await?;
                     let Some(member) = member.filter(|member| member.sequence >= from) else { continue };
-                    let mut events = self.description(&room_id).await?;
+                    let inviter = member.json.get("sender").and_then(|sender| sender.as_str());
+                    let inviter = inviter.filter(|_| membership == Membership::Invite);
+                    let mut events = self.description(&room_id, inviter).await?;
                     events.push(member);
                     let rooms = if membership == Membership::Invite { &mut sync.invited } else { &mut sync.knocked };
                     rooms.insert(room_id, events);
@@ -163,6 +165,9 @@ impl Rooms {
         let Page { events: timeline, limited } =
             self.newest_visible(room_id, user, from, now, &filter.room.timeline).await?;
         let first = timeline.first().map(|first| first.event_id.clone());
+        // Of a room that this server has entered, earlier events are at other servers.
+        let goes_back = |loaded: &LoadedRoom| first.as_ref().is_some_and(|first| has_unknown_past(&loaded.room, first));
+        let limited = limited || is_new && self.read(room_id, goes_back).await?;
         let prev_batch = match &first {
             Some(first) => self.read(room_id, |loaded| loaded.order.position(&loaded.room, first)).await?,
             None => None,
@@ -239,15 +244,9 @@ impl Rooms {
         Ok(self.events_by_id(room_id, member).await?.pop())
     }
 
-    /// Returns the events that tell somebody outside what a room is.
-    ///
-    /// Source: client-server API, "Stripped state".
-    async fn description(&self, room_id: &RoomId) -> Result<Vec<ClientEvent>, RoomsError> {
-        let ids = self.read(room_id, |loaded| {
-            let state = loaded.room.current_state();
-            DESCRIPTION.iter().filter_map(|event_type| state.get(event_type, "")).collect::<Vec<_>>()
-        });
-        let ids = ids.await?;
+    /// Returns the events that tell somebody outside what a room is, and who invites to it.
+    async fn description(&self, room_id: &RoomId, inviter: Option<&str>) -> Result<Vec<ClientEvent>, RoomsError> {
+        let ids = self.read(room_id, |loaded| loaded.description(inviter)).await?;
         self.events_by_id(room_id, ids).await
     }
 }
@@ -299,16 +298,11 @@ impl Sync {
     }
 }
 
-/// The state events that an invite shows.
-pub(super) const DESCRIPTION: [&str; 7] = [
-    "m.room.create",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.avatar",
-    "m.room.name",
-    "m.room.encryption",
-    "m.room.topic",
-];
+/// Whether what an event builds on is not all here.
+fn has_unknown_past(room: &Room, event_id: &EventId) -> bool {
+    let event = room.event(event_id);
+    event.is_some_and(|event| event.prev_events.iter().any(|prev| room.state_after(prev).is_none()))
+}
 
 /// Whether a user was in a room after an event; not if there was none.
 fn was_in(room: &Room, event_id: Option<&EventId>, user: &UserId) -> bool {
