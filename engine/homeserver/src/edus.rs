@@ -13,13 +13,18 @@ use std::borrow::Cow;
 
 use ravel_core::{
     event::Membership,
-    id::{InvalidId, RoomId, ServerName, UserId},
+    id::{EventId, InvalidId, RoomId, ServerName, UserId},
 };
 use ruma::{OwnedEventId, api::federation::transactions::edu::PresenceUpdate, events::receipt::Receipt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{homeserver::Homeserver, rooms::RoomsError};
+use crate::{
+    ephemeral::{self, EphemeralError, Presence, PresenceState, ReceiptKind},
+    homeserver::Homeserver,
+    record::RecordError,
+    rooms::RoomsError,
+};
 
 /// The longest EDU that is read, in bytes.
 const EDU_BYTES_MAX: usize = 1 << 20;
@@ -103,7 +108,11 @@ impl Homeserver {
                 let result = if part.is_ok() { "taken" } else { "dropped" };
                 metrics::counter!(RECEIVED, "result" => result).increment(1);
                 match part {
-                    Ok(told) => self.take_told(told),
+                    Ok(told) => {
+                        if let Err(error) = self.take_told(told).await {
+                            tracing::error!(%origin, error = &error as &dyn std::error::Error, "an EDU can't be taken");
+                        }
+                    }
                     Err(EduRefusal::Rooms(error)) => {
                         tracing::error!(%origin, error = &error as &dyn std::error::Error, "an EDU can't be checked");
                     }
@@ -113,10 +122,31 @@ impl Homeserver {
         }
     }
 
-    /// Nobody reads these yet.
-    #[allow(clippy::unused_self, reason = "what is told goes to parts of the server")]
-    fn take_told(&self, told: Told) {
-        drop(told);
+    async fn take_told(&self, told: Told) -> Result<(), EphemeralError> {
+        match told {
+            Told::Typing { room_id, user_id, is_typing } => self.ephemeral.typing(&room_id, &user_id, is_typing),
+            Told::Read { room_id, user_id, event_id, receipt } => {
+                let event_id = EventId::parse(event_id.as_str()).map_err(RecordError::from)?;
+                let thread = receipt.thread.as_str().map(str::to_owned);
+                let ts_ms = receipt.ts.map_or(0, |ts| i64::from(ts.get()));
+                let receipt = ephemeral::Receipt { kind: ReceiptKind::Read, event_id, thread, ts_ms };
+                self.ephemeral.receipt(&room_id, &user_id, receipt).await?;
+            }
+            Told::Presence { user_id, update } => {
+                let Some(state) = PresenceState::parse(update.presence.as_str()) else { return Ok(()) };
+                let ago_ms = i64::from(update.last_active_ago);
+                let presence = Presence {
+                    state,
+                    status_msg: update.status_msg,
+                    last_active_ms: self.clock.now_ms().saturating_sub(ago_ms),
+                    currently_active: update.currently_active,
+                };
+                self.ephemeral.presence(&user_id, presence);
+            }
+            // Nobody reads these yet.
+            Told::DevicesChanged { .. } => {}
+        }
+        Ok(())
     }
 }
 

@@ -25,6 +25,9 @@ pub const FILTER: u8 = 12;
 /// Account data: localpart, NUL, room id or nothing, NUL, type → content in JSON.
 pub const ACCOUNT_DATA: u8 = 13;
 
+/// Receipts: room id, NUL, user id, NUL, receipt type, NUL, thread or nothing → the event up to which was read, and when.
+pub const RECEIPT: u8 = 14;
+
 /// Aliases of this server: alias → its room, and who made it.
 pub const ALIAS: u8 = 20;
 

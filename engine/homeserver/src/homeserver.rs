@@ -14,6 +14,7 @@ use crate::{
     accounts::{Accounts, AccountsConfig},
     clock::Clock,
     directory::Directory,
+    ephemeral::Ephemeral,
     federation::{
         FederationClient, KeyStore, Pauses,
         keys::{KeyStoreConfig, OwnKeys},
@@ -60,6 +61,8 @@ pub struct Parts {
     pub filters: Filters,
     /// Aliases and published rooms.
     pub directory: Directory,
+    /// Typing, receipts, presence.
+    pub ephemeral: Ephemeral,
     /// What is new for users.
     pub syncs: Syncs,
     /// Requests to other servers.
@@ -130,7 +133,8 @@ impl Homeserver {
         let account_data = AccountData::new(log.clone(), rooms.clone());
         let filters = Filters::new(log.clone());
         let directory = Directory::new(log.clone(), rooms.clone());
-        let syncs = Syncs::new(rooms.clone(), account_data.clone(), clock.clone());
+        let ephemeral = Ephemeral::new(log.clone(), rooms.clone(), clock.clone());
+        let syncs = Syncs::new(rooms.clone(), account_data.clone(), ephemeral.clone(), clock.clone());
         let parts = Parts {
             server_name,
             signing_key,
@@ -143,6 +147,7 @@ impl Homeserver {
             account_data,
             filters,
             directory,
+            ephemeral,
             syncs,
             client,
             keys,
@@ -156,6 +161,7 @@ impl Homeserver {
     /// Begins what runs by itself, until the server is dropped.
     pub fn start(&self, to_send: mpsc::Receiver<ToSend>) {
         tokio::spawn(self.clone().fill_gaps());
+        tokio::spawn(Self::send_local_edus(self.downgrade()));
         self.start_sending(to_send);
     }
 

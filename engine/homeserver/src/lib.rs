@@ -9,6 +9,7 @@ pub mod answering;
 pub mod clock;
 pub mod directory;
 pub mod edus;
+pub mod ephemeral;
 pub mod fact_kind;
 pub mod federation;
 pub mod filters;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::{
     account_data::{AccountData, AccountDataError},
     clock::Clock,
+    ephemeral::{Ephemeral, EphemeralError, EphemeralNews, EphemeralQuery},
     filters::matching::{allows_room, passes, passes_in_room},
     rooms::{Rooms, RoomsError, Sync, SyncFilter},
 };
@@ -23,6 +24,8 @@ pub enum SyncError {
     Rooms(#[from] RoomsError),
     #[error(transparent)]
     AccountData(#[from] AccountDataError),
+    #[error(transparent)]
+    Ephemeral(#[from] EphemeralError),
 }
 
 /// Where a sync goes on.
@@ -30,19 +33,23 @@ pub enum SyncError {
 pub struct NextBatch {
     /// A place in the log.
     pub log: u64,
+    /// A place in what passes.
+    pub ephemeral: u64,
 }
 
 impl NextBatch {
     /// Reads what [`Display`](std::fmt::Display) wrote.
     pub fn parse(text: &str) -> Option<Self> {
-        let log = text.strip_prefix('s')?;
-        Some(Self { log: log.parse().ok()? })
+        let text = text.strip_prefix('s')?;
+        // Those of earlier versions have one place.
+        let (log, ephemeral) = text.split_once('_').unwrap_or((text, "0"));
+        Some(Self { log: log.parse().ok()?, ephemeral: ephemeral.parse().ok()? })
     }
 }
 
 impl std::fmt::Display for NextBatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "s{}", self.log)
+        write!(f, "s{}_{}", self.log, self.ephemeral)
     }
 }
 
@@ -68,6 +75,10 @@ pub struct News {
     pub account_data: Vec<Map<String, Value>>,
     /// Account data of rooms that it is in, likewise.
     pub room_account_data: BTreeMap<RoomId, Vec<Map<String, Value>>>,
+    /// Typing and receipts in rooms that it is in.
+    pub ephemeral: BTreeMap<RoomId, Vec<Map<String, Value>>>,
+    /// Who came or went.
+    pub presence: Vec<Map<String, Value>>,
     /// Where the next sync goes on.
     pub next: NextBatch,
 }
@@ -77,18 +88,19 @@ pub struct News {
 pub struct Syncs {
     rooms: Rooms,
     account_data: AccountData,
+    ephemeral: Ephemeral,
     clock: Arc<dyn Clock>,
 }
 
 impl Syncs {
     /// Makes them.
-    pub fn new(rooms: Rooms, account_data: AccountData, clock: Arc<dyn Clock>) -> Self {
-        Self { rooms, account_data, clock }
+    pub fn new(rooms: Rooms, account_data: AccountData, ephemeral: Ephemeral, clock: Arc<dyn Clock>) -> Self {
+        Self { rooms, account_data, ephemeral, clock }
     }
 
     /// Returns the place from which on everything is yet to come.
     pub fn now(&self) -> NextBatch {
-        NextBatch { log: self.rooms.position() }
+        NextBatch { log: self.rooms.position(), ephemeral: *self.ephemeral.subscribe().borrow() }
     }
 
     /// Returns what is new for a user since a place, everything if there is none. Waits up to `timeout` while nothing is.
@@ -98,23 +110,51 @@ impl Syncs {
     /// When the log can't be read.
     pub async fn sync(&self, user: &UserId, request: SyncRequest) -> Result<News, SyncError> {
         let SyncRequest { since, filter, full_state, timeout } = request;
-        let mut position = self.rooms.subscribe();
+        let (mut position, mut passed) = (self.rooms.subscribe(), self.ephemeral.subscribe());
         let mut timeout = self.clock.sleep(timeout);
-        let FilterDefinition { room, account_data, .. } = filter;
+        let FilterDefinition { room, account_data, presence, .. } = filter;
         let rooms = SyncFilter { room, full_state };
         loop {
-            let now = NextBatch { log: *position.borrow_and_update() };
+            let now = NextBatch { log: *position.borrow_and_update(), ephemeral: *passed.borrow_and_update() };
             let mut news = News { next: now, ..News::default() };
             news.rooms = self.rooms.news(user, since.map(|since| since.log), now.log, &rooms).await?;
             self.add_account_data(user, since, &mut news, &account_data, &rooms.room).await?;
+            self.add_ephemeral(user, since, &mut news, &presence, &rooms.room).await?;
             if since.is_none() || full_state || !news.is_empty() {
                 return Ok(news);
             }
             tokio::select! {
                 () = &mut timeout => return Ok(news),
                 changed = position.changed() => changed.map_err(|_| RoomsError::Panicked)?,
+                changed = passed.changed() => changed.map_err(|_| RoomsError::Panicked)?,
             }
         }
+    }
+
+    async fn add_ephemeral(
+        &self,
+        user: &UserId,
+        since: Option<NextBatch>,
+        news: &mut News,
+        presence_filter: &Filter,
+        room_filter: &RoomFilter,
+    ) -> Result<(), SyncError> {
+        let joined = self.rooms.joined_rooms(user);
+        let is_new = news.rooms.joined.iter().filter(|(_, room)| room.is_new).map(|(room_id, _)| room_id.clone());
+        let (new, since_log) = (is_new.collect(), since.map_or(0, |since| since.log));
+        let since = since.map(|since| since.ephemeral);
+        let query = EphemeralQuery { user, since, since_log, joined: &joined, new: &new };
+        let EphemeralNews { rooms: of_rooms, presence } = self.ephemeral.news(query).await?;
+        let RoomFilter { rooms, not_rooms, ephemeral: filter, .. } = room_filter;
+        for (room_id, mut events) in of_rooms {
+            events.retain(|event| passes_in_room(filter, room_id.as_str(), event));
+            if allows_room(rooms.as_deref(), not_rooms, room_id.as_str()) && !events.is_empty() {
+                news.ephemeral.insert(room_id, events);
+            }
+        }
+        news.presence = presence;
+        news.presence.retain(|event| passes(presence_filter, event));
+        Ok(())
     }
 
     async fn add_account_data(
@@ -158,7 +198,8 @@ fn events(contents: BTreeMap<String, Value>) -> Vec<Map<String, Value>> {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.account_data.is_empty() && self.room_account_data.is_empty()
+        let is_empty = self.account_data.is_empty() && self.room_account_data.is_empty();
+        is_empty && self.rooms.is_empty() && self.ephemeral.is_empty() && self.presence.is_empty()
     }
 }
 

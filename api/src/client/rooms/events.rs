@@ -7,13 +7,14 @@ use axum::{
     extract::{Query, State, rejection::QueryRejection},
     routing::get,
 };
+use ravel_core::id::RoomId;
 use ravel_homeserver::{
     rooms::ClientEvent,
     sync::{News, NextBatch, SyncRequest},
 };
 use ruma::{api::client::filter::FilterDefinition, uint};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     client::{Authenticated, rooms::sync},
@@ -35,7 +36,7 @@ struct Events {
     timeout: Option<u64>,
 }
 
-/// Tells the events of the user's rooms that are new, with the member events of invites to others.
+/// Tells the events of the user's rooms that are new, with the member events of invites to others, typing, receipts and presence.
 ///
 /// Source: client-server API r0.6.1, "GET /_matrix/client/r0/events" (deprecated).
 async fn events(
@@ -64,5 +65,14 @@ fn chunk(news: News) -> Vec<Value> {
     let timelines = timelines.chain(rooms.left.into_values().map(|room| room.timeline));
     // The member event is the last of those that describe the room.
     let outside = rooms.invited.into_values().chain(rooms.knocked.into_values()).filter_map(|mut events| events.pop());
-    timelines.flatten().chain(outside).map(|event: ClientEvent| Value::Object(event.json)).collect()
+    let in_rooms = timelines.flatten().chain(outside).map(|event: ClientEvent| event.json);
+    let with_room = |(room_id, events): (RoomId, Vec<Map<String, Value>>)| {
+        let room_id = Value::from(room_id.as_str());
+        events.into_iter().map(move |mut event| {
+            event.insert("room_id".to_owned(), room_id.clone());
+            event
+        })
+    };
+    let passing = news.ephemeral.into_iter().flat_map(with_room).chain(news.presence);
+    in_rooms.chain(passing).map(Value::Object).collect()
 }

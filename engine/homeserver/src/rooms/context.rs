@@ -44,8 +44,7 @@ impl Rooms {
         lazy_members: bool,
     ) -> Result<Context, RoomsError> {
         let event = self.event(room_id, user, event_id).await?;
-        let position = self.read(room_id, |loaded| loaded.order.position(&loaded.room, event_id)).await?;
-        let position = position.ok_or(RoomsError::NoSuchEvent)?;
+        let position = self.place_of(room_id, event_id).await?.ok_or(RoomsError::NoSuchEvent)?;
         let around = async |from: TimelinePosition, backward: bool, limit: usize| {
             let start = TimelineToken::Position(from);
             match limit {
@@ -64,7 +63,7 @@ impl Rooms {
         let state = self.events_by_id(room_id, ids).await?;
         let start = before.next.unwrap_or(TimelinePosition::START);
         let newest = after.events.last().unwrap_or(&event).event_id.clone();
-        let end = self.read(room_id, |loaded| loaded.order.position(&loaded.room, &newest)).await?;
+        let end = self.place_of(room_id, &newest).await?;
         let end = after.next.or(end.map(TimelinePosition::after)).unwrap_or(TimelinePosition::END);
         Ok(Context { event, before, after, state, start, end })
     }

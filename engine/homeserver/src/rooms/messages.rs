@@ -70,6 +70,15 @@ impl Rooms {
         self.read(room_id, ends).await
     }
 
+    /// Returns the place of an event in a room's timeline, `None` if it has none.
+    pub(crate) async fn place_of(
+        &self,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<Option<TimelinePosition>, RoomsError> {
+        self.read(room_id, |loaded| loaded.order.position(&loaded.room, event_id)).await
+    }
+
     /// Returns where a page begins, and the token for that.
     async fn begin_of(&self, room_id: &RoomId, page: Page) -> Result<(TimelinePosition, TimelineToken), RoomsError> {
         let position = match page.from {

@@ -79,6 +79,29 @@ impl Rooms {
         false
     }
 
+    /// Whether a user of this server has joined a room that another user has joined too. Costs a look at each of its rooms.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn share_room(&self, user: &UserId, other: &UserId) -> Result<bool, RoomsError> {
+        self.is_in_any(&self.joined_rooms(user), other).await
+    }
+
+    /// Whether a user has joined one of these rooms.
+    pub(crate) async fn is_in_any<'r>(
+        &self,
+        rooms: impl IntoIterator<Item = &'r RoomId>,
+        user: &UserId,
+    ) -> Result<bool, RoomsError> {
+        for room_id in rooms {
+            if self.membership(room_id, user).await? == Some(Membership::Join) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns the rooms that a user has joined, sorted.
     pub fn joined_rooms(&self, user: &UserId) -> Vec<RoomId> {
         let rooms = self.0.members().rooms_of(user).into_iter();

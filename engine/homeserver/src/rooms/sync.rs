@@ -169,7 +169,7 @@ impl Rooms {
         let goes_back = |loaded: &LoadedRoom| first.as_ref().is_some_and(|first| has_unknown_past(&loaded.room, first));
         let limited = limited || is_new && self.read(room_id, goes_back).await?;
         let prev_batch = match &first {
-            Some(first) => self.read(room_id, |loaded| loaded.order.position(&loaded.room, first)).await?,
+            Some(first) => self.place_of(room_id, first).await?,
             None => None,
         };
         let prev_batch = Some(prev_batch.map_or(TimelineToken::Sync(SyncToken(now)), TimelineToken::Position));

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{News, NextBatch, SyncRequest, Syncs};
 use crate::{
     account_data::{AccountData, AccountDataError, CONTENT_BYTES_MAX},
+    ephemeral::Ephemeral,
     filters::{FilterError, Filters},
     profiles::{ProfileError, Profiles},
     rooms::{
@@ -32,7 +33,9 @@ impl Server {
         let log = rooms.log().clone();
         let account_data = AccountData::new(log.clone(), rooms.clone());
         let (profiles, filters) = (Profiles::new(log.clone(), rooms.clone()), Filters::new(log));
-        let syncs = Syncs::new(rooms.clone(), account_data.clone(), Arc::new(TestClock::default()));
+        let clock = Arc::new(TestClock::default());
+        let ephemeral = Ephemeral::new(rooms.log().clone(), rooms.clone(), clock.clone());
+        let syncs = Syncs::new(rooms.clone(), account_data.clone(), ephemeral, clock);
         Self { rooms, account_data, profiles, filters, syncs }
     }
 
@@ -57,9 +60,10 @@ fn event(data_type: &str, value: u32) -> Map<String, Value> {
 
 #[test]
 fn places_are_read_as_they_were_written() {
-    let place = NextBatch { log: 17 };
+    let place = NextBatch { log: 17, ephemeral: 4 };
     assert_eq!(NextBatch::parse(&place.to_string()), Some(place));
-    assert_eq!(["17", "s", "s-1", "t17", "s1x"].map(NextBatch::parse), [None; 5]);
+    assert_eq!(NextBatch::parse("s17"), Some(NextBatch { log: 17, ephemeral: 0 }));
+    assert_eq!(["17", "s", "s-1", "t17", "s1x", "s1_", "s_1", "s1_1_1"].map(NextBatch::parse), [None; 8]);
 }
 
 #[tokio::test]
