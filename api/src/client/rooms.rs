@@ -2,6 +2,7 @@
 
 mod create;
 pub(crate) mod elsewhere;
+mod ephemeral;
 mod events;
 mod members;
 mod membership;
@@ -25,7 +26,8 @@ use crate::serve::{
 
 pub(super) fn routes() -> Router<App> {
     let routes = Router::new().merge(create::routes()).merge(membership::routes()).merge(read::routes());
-    routes.merge(members::routes()).merge(send::routes()).merge(sync::routes()).merge(events::routes())
+    let routes = routes.merge(ephemeral::routes()).merge(events::routes()).merge(members::routes());
+    routes.merge(send::routes()).merge(sync::routes())
 }
 
 impl From<RoomsError> for MatrixError {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use axum::{Json, Router, extract::State};
 use ravel_core::id::RoomId;
 use ravel_homeserver::{
+    ephemeral::PresenceState,
     rooms::{ClientEvent, JoinedRoom, LeftRoom, MemberCounts, TimelineToken},
     sync::{News, NextBatch, SyncError, SyncRequest},
 };
@@ -43,6 +44,9 @@ async fn sync(
         Some(sync_events::Filter::FilterId(filter_id)) => stored_filter(&app, &sender, &filter_id).await?,
         _ => FilterDefinition::default(),
     };
+    if let Some(state) = PresenceState::parse(request.request.set_presence.as_str()) {
+        app.homeserver.ephemeral.note_sync(&sender.user_id, state);
+    }
     let timeout = request.request.timeout.unwrap_or_default();
     let wanted = SyncRequest { since, filter, full_state: request.request.full_state, timeout };
     Ok(Json(to_json(wait(&app, &sender, wanted).await?)))
@@ -69,13 +73,15 @@ async fn stored_filter(app: &App, sender: &Authenticated, filter_id: &str) -> Ma
 
 /// `next_batch` is where a later sync goes on from.
 fn to_json(news: News) -> Value {
-    let News { rooms, account_data, room_account_data, next } = news;
+    let News { rooms, account_data, room_account_data, ephemeral, presence, next } = news;
     let mut join: Map<String, Value> =
         rooms.joined.into_iter().map(|(room_id, room)| (room_id.to_string(), joined(room))).collect();
-    for (room_id, events) in room_account_data {
-        let room = join.entry(room_id.as_str()).or_insert_with(|| joined(JoinedRoom::default()));
-        if let Some(room) = room.as_object_mut() {
-            room.insert("account_data".to_owned(), json!({ "events": events }));
+    for (part, rooms) in [("account_data", room_account_data), ("ephemeral", ephemeral)] {
+        for (room_id, events) in rooms {
+            let room = join.entry(room_id.as_str()).or_insert_with(|| joined(JoinedRoom::default()));
+            if let Some(room) = room.as_object_mut() {
+                room.insert(part.to_owned(), json!({ "events": events }));
+            }
         }
     }
     let outside = |rooms: BTreeMap<RoomId, Vec<ClientEvent>>, state: &str| -> Map<String, Value> {
@@ -95,6 +101,7 @@ fn to_json(news: News) -> Value {
         "next_batch": next.to_string(),
         "rooms": { "join": join, "invite": invite, "knock": knock, "leave": leave },
         "account_data": { "events": account_data },
+        "presence": { "events": presence },
     })
 }
 
@@ -136,6 +143,7 @@ impl From<SyncError> for MatrixError {
         match error {
             SyncError::Rooms(error) => error.into(),
             SyncError::AccountData(error) => error.into(),
+            SyncError::Ephemeral(error) => error.into(),
         }
     }
 }
