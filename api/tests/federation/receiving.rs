@@ -209,6 +209,36 @@ fn the_state_before_a_gap_is_asked_for() {
     assert_eq!(alice.texts(&room), ["after the gap", "and on"]);
 }
 
+/// A server may have the states before the events that are missing, and not before those that build on them.
+#[test]
+fn the_states_before_missing_events_will_do() {
+    let scene = Scene::new();
+    let (alice, room, mut bob) = scene.room(V11);
+    let joined: Vec<(String, Value)> = ids_of_state(&scene.remote, &scene.ravel, &room, &bob.last.0);
+    let named = |name: &str| {
+        let content = json!({ "membership": "join", "displayname": name });
+        bob.event(&json!({ "type": "m.room.member", "state_key": bob.user, "content": content }))
+    };
+    let (old, new) = (named("old"), named("new"));
+    bob.last = (new.0.clone(), bob.last.1 + 1000);
+    let (between, last) = (bob.say("between"), bob.say("last"));
+    let others = joined.into_iter().filter(|(_, event)| event["state_key"] != bob.user.as_str());
+    let before_new: Vec<_> = others.chain([old]).collect();
+    answer_state(&scene.remote, before_new, vec![new.clone()]);
+    let (missing, known) = (between.1.clone(), new.0.replace('$', "%24"));
+    scene.remote.answers(move |asked| {
+        let path = asked.path.strip_prefix("/_matrix/federation/v1/")?;
+        if path.starts_with("get_missing_events/") {
+            return Some((200, json!({ "events": [missing] })));
+        }
+        let is_of_another = path.starts_with("state_ids/") && !path.contains(&known) && !path.contains(&new.0);
+        is_of_another.then(|| (404, json!({ "errcode": "M_NOT_FOUND", "error": "no state" })))
+    });
+    assert_eq!(bob.send(&scene.ravel, "1", &[&last.1]), json!({ last.0: {} }));
+    assert_eq!(alice.texts(&room), ["between", "last"]);
+    assert_eq!(alice.state(&room, "m.room.member", &bob.user).unwrap()["displayname"], "new");
+}
+
 /// Returns the state after an event, as the server tells it to another that is in the room.
 fn ids_of_state(remote: &Remote, ravel: &Server, room: &str, event_id: &str) -> Vec<(String, Value)> {
     let state = remote.get(ravel, &format!("v1/state/{room}?event_id={event_id}")).ok();

@@ -64,6 +64,9 @@ const EARLIEST_MAX: usize = 20;
 /// Up to so many events are asked for one by one; if more are unknown, the whole state is.
 const SINGLE_EVENTS_MAX: usize = 50;
 
+/// Of so many prev events of one event the states before them are asked for.
+const MISSING_PREV_EVENTS_MAX: usize = 4;
+
 /// How many single events are asked for at the same time.
 const AT_ONCE: usize = 8;
 
@@ -144,6 +147,33 @@ impl Homeserver {
             (pdu.event().auth_events.iter().all(has) && known.iter().any(is_create)).then_some(known)
         };
         self.rooms.look(room_id, has_all).await?.ok_or(FetchError::Incomplete)
+    }
+
+    /// Asks a server for the prev events of an event that are not here, and for the states before those; returns the events of the
+    /// states after them. Of several for one key the newest counts, unless it is rejected.
+    pub(super) async fn fetch_states_after_missing(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        pdu: &VerifiedPdu,
+    ) -> Result<Vec<EventId>, FetchError> {
+        let prev_events = pdu.event().prev_events.iter().cloned().collect();
+        let missing = self.unknown(room_id, &prev_events).await?;
+        if missing.len() > MISSING_PREV_EVENTS_MAX {
+            return Err(FetchError::Incomplete);
+        }
+        let mut states = BTreeSet::new();
+        for event_id in missing {
+            let request = get_event::Request::new(ruma_event_id(&event_id).ok_or(FetchError::Incomplete)?);
+            let answer = self.ask(server, request, SMALL).await?;
+            let prev = self.verified_of_room(room_id, rules, vec![answer.pdu]).await.pop();
+            let prev = prev.filter(|prev| *prev.event_id() == event_id).ok_or(FetchError::Incomplete)?;
+            states.extend(self.fetch_state_before(server, room_id, rules, &prev).await?);
+            self.rooms.receive(room_id, vec![Incoming::outlier(prev)]).await?;
+            states.insert(event_id);
+        }
+        Ok(states.into_iter().collect())
     }
 
     /// Asks a server for the auth chain of an event, and puts what is unknown of it into the room.

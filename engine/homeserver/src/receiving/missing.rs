@@ -9,6 +9,7 @@ use ravel_core::{
 
 use super::{FetchError, PduRefusal};
 use crate::{
+    federation::FederationError,
     homeserver::Homeserver,
     rooms::{Incoming, Received},
 };
@@ -83,26 +84,27 @@ impl Homeserver {
         let received = self.rooms.receive(room_id, incoming.collect()).await?;
         let mut gaps = 0;
         let mut last = Ok(());
+        let newest = walk.last().map(VerifiedPdu::event_id);
         for (pdu, received) in walk.iter().zip(received) {
             last = Ok(());
+            let is_between = newest != Some(pdu.event_id());
             if !is_lacking(&received) {
                 continue;
             }
             // What it lacked may have come since.
             let received = self.take(room_id, pdu, arrival, None).await?;
-            let Received::NeedEvents(missing) = received else {
-                if matches!(received, Received::NeedState(_)) {
-                    gaps += 1;
-                    last = self.take_over_gap(server, room_id, rules, pdu, arrival, gaps).await;
-                }
-                continue;
+            let lacks_place = match received {
+                Received::NeedState(_) => true,
+                Received::NeedEvents(missing) => missing.iter().any(|id| pdu.event().prev_events.contains(id)),
+                Received::Judged(_) | Received::Known(_) | Received::OtherRoom => continue,
             };
-            let lacks_auth_events_alone = !missing.iter().any(|id| pdu.event().prev_events.contains(id));
-            last = if lacks_auth_events_alone {
+            last = if !lacks_place {
                 self.take_with_auth_chain(server, room_id, rules, pdu, arrival).await
-            } else {
+            } else if gaps < GAPS_MAX {
                 gaps += 1;
-                self.take_over_gap(server, room_id, rules, pdu, arrival, gaps).await
+                self.take_over_gap(server, room_id, rules, pdu, arrival, is_between).await
+            } else {
+                Err(FetchError::Incomplete)
             };
             if let Err(error) = &last {
                 tracing::debug!(%server, %room_id, event_id = %pdu.event_id(), %error, "an event lacks what it builds on");
@@ -112,6 +114,9 @@ impl Homeserver {
     }
 
     /// Takes an event whose prev events are not all here, by the state before it.
+    ///
+    /// Of one between ours and the one that was sent, a server may not tell that, but the states before its prev events. (Were they
+    /// asked for because of the event that was sent, its server could have prev events made up.)
     async fn take_over_gap(
         &self,
         server: &ServerName,
@@ -119,12 +124,14 @@ impl Homeserver {
         rules: &'static RoomVersionRules,
         pdu: &VerifiedPdu,
         arrival: Arrival,
-        gaps: usize,
+        is_between: bool,
     ) -> Result<(), FetchError> {
-        if gaps > GAPS_MAX {
-            return Err(FetchError::Incomplete);
-        }
-        let state = self.fetch_state_before(server, room_id, rules, pdu).await?;
+        let state = match self.fetch_state_before(server, room_id, rules, pdu).await {
+            Err(FetchError::Federation(FederationError::Remote(_))) if is_between => {
+                self.fetch_states_after_missing(server, room_id, rules, pdu).await?
+            }
+            state => state?,
+        };
         let received = self.take(room_id, pdu, arrival, Some(state)).await?;
         if is_lacking(&received) { Err(FetchError::Incomplete) } else { Ok(()) }
     }
