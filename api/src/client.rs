@@ -9,6 +9,7 @@ mod login;
 mod register;
 pub(crate) mod rooms;
 mod shared_secret;
+mod to_device;
 mod user;
 
 use axum::Router;
@@ -26,7 +27,8 @@ use crate::serve::{
 pub(crate) fn routes(app: &App) -> Router<App> {
     let routes = Router::new().merge(account::routes()).merge(login::routes()).merge(register::routes());
     let routes = routes.merge(rooms::routes()).merge(shared_secret::routes(app));
-    routes.merge(capabilities::routes()).merge(directory::routes()).merge(user::routes())
+    let routes = routes.merge(capabilities::routes()).merge(directory::routes()).merge(user::routes());
+    routes.merge(to_device::routes())
 }
 
 /// Returns a user id in ruma's type.

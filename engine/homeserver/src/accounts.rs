@@ -19,7 +19,7 @@ use bytes::Bytes;
 use ravel_core::id::{ServerName, UserId};
 use ravel_store::{
     Durability,
-    log::{EventLog, LogError, StoredFact},
+    log::{EventLog, Fact, LogError, StoredFact},
 };
 use ruma::OwnedDeviceId;
 
@@ -43,6 +43,7 @@ use crate::{
     fact_kind,
     random::{Random, random_text},
     record::{all_facts, decode, encode},
+    to_device::facts_of_device,
 };
 
 /// The most devices of an account.
@@ -383,7 +384,13 @@ impl Accounts {
         let inner = self.0.clone();
         // In a task of its own: a request that is given up must not end it between the log and the memory.
         let applied = tokio::spawn(async move {
-            let put = inner.log.put_facts(&change.facts, &change.conditions, Durability::Sync).await;
+            let mut facts = change.facts;
+            // What waits for a device is of no use to another one that gets its name later.
+            for device in change.removed {
+                let waiting = facts_of_device(&inner.log, &device).await?.into_iter();
+                facts.extend(waiting.map(|it| Fact { kind: fact_kind::TO_DEVICE, key: it.key, value: None }));
+            }
+            let put = inner.log.put_facts(&facts, &change.conditions, Durability::Sync).await;
             inner.remembered.forget(&change.ended);
             put.map(|put| put.is_some())
         });

@@ -7,6 +7,7 @@
 mod devices;
 mod presence;
 mod receipts;
+mod to_device;
 mod typing;
 
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ use crate::{
     homeserver::Homeserver,
     record::RecordError,
     rooms::RoomsError,
+    to_device::{ToDeviceError, ToDeviceMessage},
 };
 
 /// The longest EDU that is read, in bytes.
@@ -53,6 +55,8 @@ pub enum Told {
     /// The devices or the keys of a user have changed, who is in a room with us.
     #[allow(missing_docs)]
     DevicesChanged { user_id: UserId },
+    /// A message of a user to devices of this server.
+    ToDevice(Box<ToDeviceMessage>),
 }
 
 /// Why an EDU, or a part of it, is not believed.
@@ -76,6 +80,8 @@ pub(crate) enum EduRefusal {
     NoEvent,
     #[error("there is no such type of EDUs")]
     UnknownType,
+    #[error(transparent)]
+    ToDevice(#[from] ToDeviceError),
     #[error(transparent)]
     Rooms(RoomsError),
 }
@@ -143,6 +149,11 @@ impl Homeserver {
                 };
                 self.ephemeral.presence(&user_id, presence);
             }
+            Told::ToDevice(message) => {
+                if let Err(error) = self.to_device.keep(&message).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a message to devices is lost");
+                }
+            }
             // Nobody reads these yet.
             Told::DevicesChanged { .. } => {}
         }
@@ -176,6 +187,7 @@ impl<'s> Checks<'s> {
             "m.typing" => vec![self.typing(content).await],
             "m.receipt" => self.receipts(content).await,
             "m.presence" => self.presence(content).await,
+            "m.direct_to_device" => vec![self.direct_to_device(content)],
             "m.device_list_update" => vec![self.device_list_update(content).await],
             "m.signing_key_update" => vec![self.signing_key_update(content).await],
             _ => vec![Err(EduRefusal::UnknownType)],

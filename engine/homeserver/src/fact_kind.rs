@@ -46,6 +46,10 @@ pub const TOLD_ALL: u8 = 31;
 /// Events of other servers that came into a room through this one, until all others were told of them: room id, NUL, event id → nothing.
 pub const PASSED_ON: u8 = 32;
 
+/// Messages that wait for a device of this server: localpart, NUL, device id, NUL, a name → the event in JSON. The order is that of the
+/// log.
+pub const TO_DEVICE: u8 = 33;
+
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;
 

@@ -28,6 +28,7 @@ use crate::{
     rooms::{Rooms, RoomsError, ToSend},
     sending::Sending,
     sync::Syncs,
+    to_device::ToDevice,
 };
 
 /// A homeserver. Cloning shares it.
@@ -70,6 +71,8 @@ pub struct Parts {
     /// Keys of other servers, and its own.
     pub keys: KeyStore,
     pub(crate) receiving: Receiving,
+    /// Messages that wait for devices.
+    pub(crate) to_device: ToDevice,
     /// What is sent to others by itself.
     pub(crate) sending: Sending,
     /// Joins that are under way.
@@ -128,6 +131,7 @@ impl Homeserver {
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
         let (receiving, joining) = (Receiving::new(), Joining::default());
+        let to_device = ToDevice::new(log.clone(), rooms.clone(), accounts.clone(), clock.clone(), random.clone());
         let sending = Sending::new(rooms.position());
         let profiles = Profiles::new(log.clone(), rooms.clone());
         let account_data = AccountData::new(log.clone(), rooms.clone());
@@ -152,6 +156,7 @@ impl Homeserver {
             client,
             keys,
             receiving,
+            to_device,
             sending,
             joining,
         };

@@ -25,6 +25,7 @@ pub mod rooms;
 pub mod sending;
 pub mod spaces;
 pub mod sync;
+pub mod to_device;
 
 #[cfg(test)]
 mod testing;

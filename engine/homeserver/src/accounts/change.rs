@@ -16,6 +16,8 @@ pub(super) struct Change {
     pub(super) conditions: Vec<Condition>,
     /// Tokens that end with it.
     pub(super) ended: Vec<TokenHash>,
+    /// The keys of devices that end with it.
+    pub(super) removed: Vec<Bytes>,
 }
 
 impl Change {
@@ -31,6 +33,7 @@ impl Change {
     pub(super) fn remove_device(&mut self, device: StoredFact) -> Result<(), RecordError> {
         let record: DeviceRecord = decode(&device.value)?;
         self.remove_token(TokenHash(record.token_hash));
+        self.removed.push(device.key.clone());
         self.put(fact_kind::DEVICE, device.key, Some(device.value), None);
         Ok(())
     }

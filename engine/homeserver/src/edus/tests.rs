@@ -36,6 +36,10 @@ async fn told(server: &Homeserver, edu_type: &str, content: Value) -> (Vec<Strin
         Told::Read { user_id, event_id, .. } => format!("{user_id} read {event_id}"),
         Told::Presence { user_id, update } => format!("{user_id} is {}", update.presence),
         Told::DevicesChanged { user_id } => format!("{user_id} has other devices"),
+        Told::ToDevice(message) => {
+            let to: Vec<&str> = message.messages.keys().map(UserId::as_str).collect();
+            format!("{} to {}", message.sender, to.join(", "))
+        }
     });
     (words.collect(), refused.len())
 }
@@ -121,6 +125,19 @@ async fn sc_122_devices_are_those_of_a_servers_own_users() {
         check(&server, "m.device_list_update", list(user), expected, usize::from(!is_believed)).await;
         check(&server, "m.signing_key_update", keys(user), expected, usize::from(!is_believed)).await;
     }
+}
+
+#[tokio::test]
+async fn sc_123_sc_130_messages_to_devices_are_of_a_servers_own_users() {
+    let (server, ..) = world().await;
+    let messages = json!({ "@alice:a": { "*": {} }, "@bob:b": { "*": {} }, "no user": { "*": {} } });
+    let message = |sender: &str, event_type: &str| json!({ "sender": sender, "type": event_type, "message_id": "1", "messages": messages });
+    check(&server, "m.direct_to_device", message("@stranger:b", "m.x"), &["@stranger:b to @alice:a"], 0).await;
+    for sender in ["@alice:a", "@user:c", "x"] {
+        check(&server, "m.direct_to_device", message(sender, "m.x"), &[], 1).await;
+    }
+    check(&server, "m.direct_to_device", message("@user:b", &"x".repeat(256)), &[], 1).await;
+    check(&server, "m.direct_to_device", json!({ "sender": "@user:b", "type": "m.x", "messages": {} }), &[], 1).await;
 }
 
 #[tokio::test]

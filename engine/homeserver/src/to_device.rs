@@ -1,0 +1,262 @@
+//! Messages from devices to devices: kept until the device has got them, and said so by its next sync.
+//!
+//! Source: client-server API, "Send-to-Device messaging".
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use ravel_core::id::{ServerName, UserId};
+use ravel_store::{
+    Durability,
+    log::{EventLog, Fact, LogError, StoredFact},
+};
+use serde_json::{Map, Value, json, value::RawValue};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    accounts::{AccountError, Accounts, Session},
+    clock::Clock,
+    fact_kind::TO_DEVICE,
+    federation::timed_cache::TimedCache,
+    homeserver::Homeserver,
+    random::{Random, random_text},
+    record::{RecordError, all_facts, decode_json, encode_json, key},
+    rooms::{Rooms, RoomsError},
+    sending::Edu,
+};
+
+/// Why a message to devices is not taken.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ToDeviceError {
+    #[error("there are more than {MESSAGES_MAX} messages, or one of them is longer than {CONTENT_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the type or the message id is empty or longer than {NAME_BYTES_MAX} bytes")]
+    InvalidName,
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Rooms(#[from] RoomsError),
+    #[error(transparent)]
+    Accounts(#[from] AccountError),
+    #[error("a message can't be written")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Returns the id of a message that a client calls by a transaction id: at most 32 characters, the same if it is sent again.
+pub fn message_id(sender: &Session, event_type: &str, transaction_id: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [sender.user_id.as_str(), sender.device_id.as_str(), event_type, transaction_id] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Contents by user and device; the device `*` stands for all of the user's.
+pub type Messages = BTreeMap<UserId, BTreeMap<String, Box<RawValue>>>;
+
+/// What a user sends to devices.
+#[derive(Clone, Debug)]
+pub struct ToDeviceMessage {
+    /// Who.
+    pub sender: UserId,
+    /// The type of the events.
+    pub event_type: String,
+    /// The same when it is sent again, for some time.
+    pub message_id: String,
+    /// What, to whom.
+    pub messages: Messages,
+}
+
+/// The messages that wait for devices of this server.
+pub(crate) struct ToDevice {
+    log: Arc<EventLog>,
+    rooms: Rooms,
+    accounts: Accounts,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    /// Those that were taken lately: sender and message id.
+    taken: Mutex<TimedCache<(UserId, String), ()>>,
+}
+
+/// How many messages may be sent at once.
+pub const MESSAGES_MAX: usize = 10_000;
+
+/// How many messages wait for one device; those that come later are dropped.
+pub const WAITING_MAX: usize = 1_000;
+
+/// The longest content, in bytes.
+pub const CONTENT_BYTES_MAX: usize = 65_536;
+
+/// The longest type and the longest message id, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// How many messages are remembered as taken, and for how long.
+const TAKEN_MAX: usize = 10_000;
+const TAKEN_KEPT_MS: i64 = 60 * 60 * 1000;
+
+/// The device that stands for all.
+const ALL_DEVICES: &str = "*";
+
+const DROPPED: &str = "ravel_to_device_dropped_total";
+
+impl ToDevice {
+    pub(crate) fn new(
+        log: Arc<EventLog>,
+        rooms: Rooms,
+        accounts: Accounts,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        Self { log, rooms, accounts, clock, random, taken: Mutex::new(TimedCache::new(TAKEN_MAX)) }
+    }
+
+    /// Keeps a message for the devices of this server that it is for; those that do not exist are left out. A message that was taken
+    /// before changes nothing.
+    pub(crate) async fn keep(&self, message: &ToDeviceMessage) -> Result<(), ToDeviceError> {
+        let id = (message.sender.clone(), message.message_id.clone());
+        let now_ms = self.clock.now_ms();
+        if self.taken().get(&id, now_ms).is_some() {
+            return Ok(());
+        }
+        for (user_id, contents) in &message.messages {
+            self.keep_for(user_id, message, contents).await?;
+        }
+        self.taken().insert(id, (), now_ms.saturating_add(TAKEN_KEPT_MS));
+        Ok(())
+    }
+
+    async fn keep_for(
+        &self,
+        user_id: &UserId,
+        message: &ToDeviceMessage,
+        contents: &BTreeMap<String, Box<RawValue>>,
+    ) -> Result<(), ToDeviceError> {
+        if !self.accounts.is_known(user_id).await? {
+            return Ok(());
+        }
+        let mut facts = Vec::new();
+        for device in self.accounts.devices(user_id).await?.into_iter().filter_map(|device| device.device_id) {
+            let device = device.as_str();
+            let Some(content) = contents.get(device).or_else(|| contents.get(ALL_DEVICES)) else { continue };
+            if facts_of_device(&self.log, &device_key(user_id, device)).await?.len() >= WAITING_MAX {
+                metrics::counter!(DROPPED).increment(1);
+                continue;
+            }
+            let name = random_text(&*self.random, NAME_BYTES);
+            let event = json!({ "type": message.event_type, "sender": message.sender.as_str(), "content": content });
+            let fact_key = key(&[user_id.localpart(), device, &name]);
+            facts.push(Fact { kind: TO_DEVICE, key: fact_key, value: Some(encode_json(&event)?) });
+        }
+        if !facts.is_empty() {
+            self.rooms.put_facts_for(user_id.clone(), facts, Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns what waits for a device, as events and in order: what stands in the log before `now`. What it got by an earlier sync, which
+    /// is what stands before `since`, is dropped.
+    pub(crate) async fn waiting(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        since: Option<u64>,
+        now: u64,
+    ) -> Result<Vec<Map<String, Value>>, ToDeviceError> {
+        let waiting = facts_of_device(&self.log, &device_key(user_id, device_id)).await?;
+        let (got, waiting): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|fact| since.is_some_and(|since| fact.sequence < since));
+        if !got.is_empty() {
+            let gone = got.into_iter().map(|fact| Fact { kind: TO_DEVICE, key: fact.key, value: None });
+            // What comes back by a loss of power is told again.
+            self.log.put_facts(&gone.collect::<Vec<_>>(), &[], Durability::Relaxed).await?;
+        }
+        let mut events = Vec::with_capacity(waiting.len());
+        for fact in waiting.into_iter().filter(|fact| fact.sequence < now) {
+            if let Value::Object(event) = decode_json(&fact.value)? {
+                events.push(event);
+            }
+        }
+        Ok(events)
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, TimedCache<(UserId, String), ()>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the messages that wait for a device, in order.
+pub(crate) async fn facts_of_device(log: &EventLog, device_key: &[u8]) -> Result<Vec<StoredFact>, LogError> {
+    let prefix = [device_key, b"\0"].concat();
+    let mut facts = all_facts(log, TO_DEVICE, &prefix).await?;
+    // A device id may have a NUL, and begin with another device's id.
+    facts.retain(|fact| fact.key.len() == prefix.len() + NAME_BYTES);
+    facts.sort_unstable_by_key(|fact| fact.sequence);
+    Ok(facts)
+}
+
+/// How long the random names are by which messages for a device differ.
+const NAME_BYTES: usize = 16;
+
+fn device_key(user_id: &UserId, device_id: &str) -> Bytes {
+    key(&[user_id.localpart(), device_id])
+}
+
+impl ToDeviceMessage {
+    /// Checks its bounds.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`, `InvalidName`
+    pub fn check(&self) -> Result<(), ToDeviceError> {
+        if [&self.event_type, &self.message_id].iter().any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+            return Err(ToDeviceError::InvalidName);
+        }
+        let mut contents = self.messages.values().flat_map(BTreeMap::values);
+        let count: usize = self.messages.values().map(BTreeMap::len).sum();
+        let is_too_large = count > MESSAGES_MAX || contents.any(|content| content.get().len() > CONTENT_BYTES_MAX);
+        if is_too_large { Err(ToDeviceError::TooLarge) } else { Ok(()) }
+    }
+}
+
+impl Homeserver {
+    /// Sends a message of a user of this server to devices, of this server and of others. Those of this server get it even if the server
+    /// stops; to other servers it is sent as long as this one runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ToDeviceError`]
+    pub async fn send_to_devices(&self, message: ToDeviceMessage) -> Result<(), ToDeviceError> {
+        message.check()?;
+        let mut of_servers: BTreeMap<&str, Messages> = BTreeMap::new();
+        for (user_id, contents) in &message.messages {
+            of_servers.entry(user_id.server_name()).or_default().insert(user_id.clone(), contents.clone());
+        }
+        for (name, messages) in of_servers {
+            let Ok(server) = ServerName::parse(name) else { continue };
+            if server == self.server_name {
+                self.to_device.keep(&ToDeviceMessage { messages, ..message.clone() }).await?;
+                continue;
+            }
+            let messages: BTreeMap<&str, _> =
+                messages.iter().map(|(user_id, contents)| (user_id.as_str(), contents)).collect();
+            let content = json!({
+                "sender": message.sender.as_str(),
+                "type": message.event_type,
+                "message_id": message.message_id,
+                "messages": messages,
+            });
+            self.send_edu(BTreeSet::from([server]), Edu::new("m.direct_to_device", &content, None)?);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+use std::time::Duration;
+
+use ravel_store::MemoryStore;
+
+use super::*;
+use crate::{
+    accounts::{NewDevice, PasswordLogin, Registration, Role, Session},
+    testing::{Answer, ManualClock, TestNetwork, open_server, server_name, settle, user_id},
+};
+
+async fn server(store: &MemoryStore, network: &Arc<TestNetwork>) -> Homeserver {
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(Duration::from_secs(1));
+    let (server, to_send) = open_server("a", store, clock, network.clone()).await;
+    server.start(to_send);
+    server
+}
+
+/// Makes an account with two devices, of which the id of one begins with that of the other.
+async fn register(server: &Homeserver, name: &str) {
+    let device = |id: &str| NewDevice { device_id: Some(id.into()), ..NewDevice::default() };
+    let registration = Registration {
+        username: Some(name.to_owned()),
+        password: Some("a password".to_owned()),
+        role: Role::User,
+        device: Some(device("D")),
+    };
+    server.accounts.register(registration).await.unwrap();
+    log_in(server, name, "D\0D").await;
+}
+
+async fn log_in(server: &Homeserver, name: &str, device_id: &str) {
+    let device = NewDevice { device_id: Some(device_id.into()), ..NewDevice::default() };
+    let login = PasswordLogin { user: name.to_owned(), password: "a password".to_owned(), device };
+    server.accounts.log_in(&login).await.unwrap();
+}
+
+fn message(id: &str, to: &[(&str, &str, u32)]) -> ToDeviceMessage {
+    let mut messages = Messages::new();
+    for (user, device, number) in to {
+        let content = serde_json::value::to_raw_value(number).unwrap();
+        messages.entry(user_id(user)).or_default().insert((*device).to_owned(), content);
+    }
+    ToDeviceMessage { sender: user_id("@sender:b"), event_type: "m.x".to_owned(), message_id: id.to_owned(), messages }
+}
+
+/// Returns the contents of what waits, as of a sync.
+async fn waiting(server: &Homeserver, device: &str, since: Option<u64>) -> Vec<u64> {
+    let now = server.rooms.position();
+    let events = server.to_device.waiting(&user_id("@alice:a"), device, since, now).await.unwrap();
+    events.iter().map(|event| event["content"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn sc_129_messages_wait_in_order_until_they_are_acknowledged() {
+    let (store, network) = (MemoryStore::new(), Arc::default());
+    let mut alices = server(&store, &network).await;
+    register(&alices, "alice").await;
+    for number in 0..20 {
+        alices.to_device.keep(&message(&number.to_string(), &[("@alice:a", "D", number)])).await.unwrap();
+        if number == 10 {
+            // As after a crash.
+            alices = server(&store, &network).await;
+        }
+    }
+    let all: Vec<u64> = (0..20).collect();
+    assert_eq!(waiting(&alices, "D", None).await, all);
+    let since = Some(alices.rooms.position());
+    alices.to_device.keep(&message("last", &[("@alice:a", "D", 20)])).await.unwrap();
+    // The first answer may be lost: nothing was acknowledged.
+    assert_eq!(waiting(&alices, "D", None).await.len(), 21);
+    assert_eq!(waiting(&alices, "D", since).await, [20]);
+    assert_eq!(waiting(&alices, "D", since).await, [20]);
+    assert_eq!(waiting(&alices, "D", None).await, [20]);
+    assert_eq!(waiting(&alices, "D", Some(alices.rooms.position())).await, [0_u64; 0]);
+    assert_eq!(waiting(&alices, "D\0D", None).await, [0_u64; 0]);
+}
+
+#[tokio::test]
+async fn sc_123_messages_are_for_devices_that_exist() {
+    let (store, network) = (MemoryStore::new(), Arc::default());
+    let server = server(&store, &network).await;
+    register(&server, "alice").await;
+    register(&server, "gone").await;
+    server.accounts.deactivate(&user_id("@gone:a")).await.unwrap();
+    let to = [("@alice:a", "*", 1), ("@gone:a", "*", 2), ("@gone:a", "D", 3), ("@nobody:a", "D", 4), ("@x:b", "D", 5)];
+    let length = server.log.len();
+    server.to_device.keep(&message("1", &to)).await.unwrap();
+    assert_eq!(server.log.len(), length + 2);
+    // The same once more is nothing new; another message is.
+    server.to_device.keep(&message("1", &to)).await.unwrap();
+    server
+        .to_device
+        .keep(&message("2", &[("@alice:a", "D", 6), ("@alice:a", "*", 7), ("@alice:a", "E", 8)]))
+        .await
+        .unwrap();
+    assert_eq!((waiting(&server, "D", None).await, waiting(&server, "D\0D", None).await), (vec![1, 6], vec![1, 7]));
+    // A device of the same name that comes later is another one.
+    let session = Session { user_id: user_id("@alice:a"), device_id: "D".into(), role: Role::User };
+    server.accounts.log_out(&session).await.unwrap();
+    log_in(&server, "alice", "D").await;
+    assert_eq!((waiting(&server, "D", None).await, waiting(&server, "D\0D", None).await), (vec![], vec![1, 7]));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_device_is_bounded() {
+    let (store, network) = (MemoryStore::new(), Arc::default());
+    let server = server(&store, &network).await;
+    register(&server, "alice").await;
+    for number in 0..u32::try_from(WAITING_MAX).unwrap() + 5 {
+        let sent = message(&number.to_string(), &[("@alice:a", "D", number)]);
+        server.to_device.keep(&sent).await.unwrap();
+    }
+    assert_eq!(waiting(&server, "D", None).await.len(), WAITING_MAX);
+    let too_long = ToDeviceMessage { message_id: "x".repeat(256), ..message("", &[]) };
+    assert!(matches!(too_long.check(), Err(ToDeviceError::InvalidName)));
+    let mut too_large = message("1", &[("@alice:a", "D", 1)]);
+    let content = RawValue::from_string(format!("\"{}\"", "x".repeat(CONTENT_BYTES_MAX))).unwrap();
+    too_large.messages.entry(user_id("@alice:a")).or_default().insert("D".to_owned(), content);
+    assert!(matches!(too_large.check(), Err(ToDeviceError::TooLarge)));
+}
+
+#[tokio::test]
+async fn messages_to_others_go_to_their_servers() {
+    let (store, network) = (MemoryStore::new(), Arc::<TestNetwork>::default());
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let arrived = sent.clone();
+    network.set("b", move |request| {
+        arrived.lock().unwrap().push(serde_json::from_slice::<Value>(request.body()).unwrap());
+        Answer::Status(200, "{}")
+    });
+    let server = server(&store, &network).await;
+    register(&server, "alice").await;
+    let to = [("@alice:a", "D", 1), ("@bob:b", "*", 2), ("@bella:b", "E", 3)];
+    let message = ToDeviceMessage { sender: user_id("@alice:a"), ..message("1", &to) };
+    server.send_to_devices(message).await.unwrap();
+    assert_eq!(waiting(&server, "D", None).await, [1]);
+    settle().await;
+    let content = json!({
+        "sender": "@alice:a",
+        "type": "m.x",
+        "message_id": "1",
+        "messages": { "@bob:b": { "*": 2 }, "@bella:b": { "E": 3 } },
+    });
+    let edus = sent.lock().unwrap().iter().map(|body| body["edus"].clone()).collect::<Vec<_>>();
+    assert_eq!(edus, [json!([{ "edu_type": "m.direct_to_device", "content": content }])]);
+    assert_eq!(server.server_name, server_name("a"));
+}
