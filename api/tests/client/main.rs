@@ -8,4 +8,5 @@ mod ephemeral;
 mod http;
 mod rooms;
 mod server;
+mod to_device;
 mod users;

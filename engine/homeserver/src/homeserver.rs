@@ -72,7 +72,7 @@ pub struct Parts {
     pub keys: KeyStore,
     pub(crate) receiving: Receiving,
     /// Messages that wait for devices.
-    pub(crate) to_device: ToDevice,
+    pub(crate) to_device: Arc<ToDevice>,
     /// What is sent to others by itself.
     pub(crate) sending: Sending,
     /// Joins that are under way.
@@ -131,14 +131,16 @@ impl Homeserver {
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);
         let (receiving, joining) = (Receiving::new(), Joining::default());
-        let to_device = ToDevice::new(log.clone(), rooms.clone(), accounts.clone(), clock.clone(), random.clone());
         let sending = Sending::new(rooms.position());
         let profiles = Profiles::new(log.clone(), rooms.clone());
         let account_data = AccountData::new(log.clone(), rooms.clone());
         let filters = Filters::new(log.clone());
         let directory = Directory::new(log.clone(), rooms.clone());
         let ephemeral = Ephemeral::new(log.clone(), rooms.clone(), clock.clone());
-        let syncs = Syncs::new(rooms.clone(), account_data.clone(), ephemeral.clone(), clock.clone());
+        let to_device = ToDevice::new(log.clone(), rooms.clone(), accounts.clone(), clock.clone(), random.clone());
+        let to_device = Arc::new(to_device);
+        let syncs =
+            Syncs::new(rooms.clone(), account_data.clone(), ephemeral.clone(), to_device.clone(), clock.clone());
         let parts = Parts {
             server_name,
             signing_key,

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ravel_core::id::{RoomId, UserId};
+use ruma::OwnedDeviceId;
 use ruma::api::client::filter::{Filter, FilterDefinition, RoomFilter};
 use serde_json::{Map, Value};
 
@@ -14,6 +15,7 @@ use crate::{
     ephemeral::{Ephemeral, EphemeralError, EphemeralNews, EphemeralQuery},
     filters::matching::{allows_room, passes, passes_in_room},
     rooms::{Rooms, RoomsError, Sync, SyncFilter},
+    to_device::{ToDevice, ToDeviceError},
 };
 
 /// Why a sync fails.
@@ -26,6 +28,8 @@ pub enum SyncError {
     AccountData(#[from] AccountDataError),
     #[error(transparent)]
     Ephemeral(#[from] EphemeralError),
+    #[error(transparent)]
+    ToDevice(#[from] ToDeviceError),
 }
 
 /// Where a sync goes on.
@@ -60,6 +64,8 @@ pub struct SyncRequest {
     pub since: Option<NextBatch>,
     /// What it wants to see.
     pub filter: FilterDefinition,
+    /// The device that asks: it gets the messages that wait for it.
+    pub device_id: Option<OwnedDeviceId>,
     /// All rooms with all of their state, also where nothing is new.
     pub full_state: bool,
     /// How long it waits if nothing is new.
@@ -79,6 +85,8 @@ pub struct News {
     pub ephemeral: BTreeMap<RoomId, Vec<Map<String, Value>>>,
     /// Who came or went.
     pub presence: Vec<Map<String, Value>>,
+    /// Messages for the device.
+    pub to_device: Vec<Map<String, Value>>,
     /// Where the next sync goes on.
     pub next: NextBatch,
 }
@@ -89,13 +97,20 @@ pub struct Syncs {
     rooms: Rooms,
     account_data: AccountData,
     ephemeral: Ephemeral,
+    to_device: Arc<ToDevice>,
     clock: Arc<dyn Clock>,
 }
 
 impl Syncs {
     /// Makes them.
-    pub fn new(rooms: Rooms, account_data: AccountData, ephemeral: Ephemeral, clock: Arc<dyn Clock>) -> Self {
-        Self { rooms, account_data, ephemeral, clock }
+    pub fn new(
+        rooms: Rooms,
+        account_data: AccountData,
+        ephemeral: Ephemeral,
+        to_device: Arc<ToDevice>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { rooms, account_data, ephemeral, to_device, clock }
     }
 
     /// Returns the place from which on everything is yet to come.
@@ -109,7 +124,7 @@ impl Syncs {
     ///
     /// When the log can't be read.
     pub async fn sync(&self, user: &UserId, request: SyncRequest) -> Result<News, SyncError> {
-        let SyncRequest { since, filter, full_state, timeout } = request;
+        let SyncRequest { since, filter, device_id, full_state, timeout } = request;
         let (mut position, mut passed) = (self.rooms.subscribe(), self.ephemeral.subscribe());
         let mut timeout = self.clock.sleep(timeout);
         let FilterDefinition { room, account_data, presence, .. } = filter;
@@ -120,6 +135,10 @@ impl Syncs {
             news.rooms = self.rooms.news(user, since.map(|since| since.log), now.log, &rooms).await?;
             self.add_account_data(user, since, &mut news, &account_data, &rooms.room).await?;
             self.add_ephemeral(user, since, &mut news, &presence, &rooms.room).await?;
+            if let Some(device_id) = &device_id {
+                let since = since.map(|since| since.log);
+                news.to_device = self.to_device.waiting(user, device_id.as_str(), since, now.log).await?;
+            }
             if since.is_none() || full_state || !news.is_empty() {
                 return Ok(news);
             }
@@ -199,6 +218,7 @@ fn events(contents: BTreeMap<String, Value>) -> Vec<Map<String, Value>> {
 impl News {
     fn is_empty(&self) -> bool {
         let is_empty = self.account_data.is_empty() && self.room_account_data.is_empty();
+        let is_empty = is_empty && self.to_device.is_empty();
         is_empty && self.rooms.is_empty() && self.ephemeral.is_empty() && self.presence.is_empty()
     }
 }

@@ -75,7 +75,7 @@ pub struct ToDeviceMessage {
 }
 
 /// The messages that wait for devices of this server.
-pub(crate) struct ToDevice {
+pub struct ToDevice {
     log: Arc<EventLog>,
     rooms: Rooms,
     accounts: Accounts,
@@ -107,7 +107,8 @@ const ALL_DEVICES: &str = "*";
 const DROPPED: &str = "ravel_to_device_dropped_total";
 
 impl ToDevice {
-    pub(crate) fn new(
+    /// Opens what a log has.
+    pub fn new(
         log: Arc<EventLog>,
         rooms: Rooms,
         accounts: Accounts,

@@ -53,7 +53,7 @@ async fn events(
     let mut filter = FilterDefinition::default();
     filter.room.timeline.limit = Some(uint!(250));
     let timeout = Duration::from_millis(timeout.unwrap_or_default());
-    let wanted = SyncRequest { since: Some(from), filter, full_state: false, timeout };
+    let wanted = SyncRequest { since: Some(from), filter, timeout, ..SyncRequest::default() };
     let news = sync::wait(&app, &sender, wanted).await?;
     let end = news.next.to_string();
     Ok(Json(json!({ "start": from.to_string(), "end": end, "chunk": chunk(news) })))

@@ -48,7 +48,8 @@ async fn sync(
         app.homeserver.ephemeral.note_sync(&sender.user_id, state);
     }
     let timeout = request.request.timeout.unwrap_or_default();
-    let wanted = SyncRequest { since, filter, full_state: request.request.full_state, timeout };
+    let (device_id, full_state) = (Some(sender.device_id.clone()), request.request.full_state);
+    let wanted = SyncRequest { since, filter, device_id, full_state, timeout };
     Ok(Json(to_json(wait(&app, &sender, wanted).await?)))
 }
 
@@ -73,7 +74,7 @@ async fn stored_filter(app: &App, sender: &Authenticated, filter_id: &str) -> Ma
 
 /// `next_batch` is where a later sync goes on from.
 fn to_json(news: News) -> Value {
-    let News { rooms, account_data, room_account_data, ephemeral, presence, next } = news;
+    let News { rooms, account_data, room_account_data, ephemeral, presence, to_device, next } = news;
     let mut join: Map<String, Value> =
         rooms.joined.into_iter().map(|(room_id, room)| (room_id.to_string(), joined(room))).collect();
     for (part, rooms) in [("account_data", room_account_data), ("ephemeral", ephemeral)] {
@@ -102,6 +103,7 @@ fn to_json(news: News) -> Value {
         "rooms": { "join": join, "invite": invite, "knock": knock, "leave": leave },
         "account_data": { "events": account_data },
         "presence": { "events": presence },
+        "to_device": { "events": to_device },
     })
 }
 
@@ -143,6 +145,7 @@ impl From<SyncError> for MatrixError {
         match error {
             SyncError::Rooms(error) => error.into(),
             SyncError::AccountData(error) => error.into(),
+            SyncError::ToDevice(error) => error.into(),
             SyncError::Ephemeral(error) => error.into(),
         }
     }

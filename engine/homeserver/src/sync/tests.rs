@@ -9,13 +9,17 @@ use serde_json::{Map, Value, json};
 use super::{News, NextBatch, SyncRequest, Syncs};
 use crate::{
     account_data::{AccountData, AccountDataError, CONTENT_BYTES_MAX},
+    accounts::{Accounts, AccountsConfig},
     ephemeral::Ephemeral,
     filters::{FilterError, Filters},
     profiles::{ProfileError, Profiles},
+    random::OsRandom,
     rooms::{
         Preset, Rooms,
         tests::{TestClock, member, open, say, told, user, wanted},
     },
+    testing::server_name,
+    to_device::ToDevice,
 };
 
 /// What a server has for its clients.
@@ -35,7 +39,11 @@ impl Server {
         let (profiles, filters) = (Profiles::new(log.clone(), rooms.clone()), Filters::new(log));
         let clock = Arc::new(TestClock::default());
         let ephemeral = Ephemeral::new(rooms.log().clone(), rooms.clone(), clock.clone());
-        let syncs = Syncs::new(rooms.clone(), account_data.clone(), ephemeral, clock);
+        let config = AccountsConfig { server_name: server_name("a"), cheap_password_hashes: true };
+        let accounts = Accounts::new(rooms.log().clone(), clock.clone(), Arc::new(OsRandom), config);
+        let random = Arc::new(OsRandom);
+        let to_device = ToDevice::new(rooms.log().clone(), rooms.clone(), accounts, clock.clone(), random);
+        let syncs = Syncs::new(rooms.clone(), account_data.clone(), ephemeral, Arc::new(to_device), clock);
         Self { rooms, account_data, profiles, filters, syncs }
     }
 
