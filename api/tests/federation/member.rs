@@ -4,7 +4,7 @@ use ravel_core::{pdu::ParsedPdu, room_version::RoomVersion};
 use serde_json::{Value, json};
 
 use crate::{
-    remote::{Remote, now_ms},
+    remote::{Remote, escaped, now_ms},
     server::Server,
 };
 
@@ -87,9 +87,7 @@ impl<'s> Member<'s> {
             event["event_id"] = format!("$join:{}", remote.name).into();
         }
         let (id, json) = remote.sign(version, &event);
-        // Ids of version 3 may have slashes.
-        let in_path = id.replace('/', "%2F");
-        let answer = remote.put(server, &format!("v2/send_join/{room}/{in_path}"), &json).ok();
+        let answer = remote.put(server, &format!("v2/send_join/{room}/{}", escaped(&id)), &json).ok();
         let state = answer["state"].as_array().unwrap();
         let held = ["m.room.create", "m.room.power_levels"].map(|event_type| {
             let event = state.iter().find(|event| event["type"] == event_type).unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     member::{Local, Member},
-    remote::{Authority, Remote, now_ms},
+    remote::{Authority, Remote, escaped, now_ms},
     server::Server,
 };
 
@@ -241,10 +241,10 @@ fn the_states_before_missing_events_will_do() {
 
 /// Returns the state after an event, as the server tells it to another that is in the room.
 fn ids_of_state(remote: &Remote, ravel: &Server, room: &str, event_id: &str) -> Vec<(String, Value)> {
-    let state = remote.get(ravel, &format!("v1/state/{room}?event_id={event_id}")).ok();
+    let state = remote.get(ravel, &format!("v1/state/{room}?event_id={}", escaped(event_id))).ok();
     let events = state["pdus"].as_array().unwrap().iter();
     let mut events: Vec<_> = events.map(|event| (crate::member::id_of(V11, event), event.clone())).collect();
-    let event = remote.get(ravel, &format!("v1/event/{event_id}")).ok()["pdus"][0].clone();
+    let event = remote.get(ravel, &format!("v1/event/{}", escaped(event_id))).ok()["pdus"][0].clone();
     events.push((event_id.to_owned(), event));
     events
 }

@@ -231,7 +231,7 @@ impl Remote {
         let version = RoomVersion::parse(template["room_version"].as_str().unwrap()).unwrap();
         template["event"]["origin_server_ts"] = now_ms().into();
         let (event_id, event) = self.sign(version, &template["event"]);
-        (self.put(ravel, &format!("v2/send_join/{room_id}/{event_id}"), &event).ok(), event_id)
+        (self.put(ravel, &format!("v2/send_join/{room_id}/{}", escaped(&event_id)), &event).ok(), event_id)
     }
 
     /// Hashes and signs an event, and returns it with its id.
@@ -243,6 +243,11 @@ impl Remote {
         let event_id = ParsedPdu::parse(&json, rules).unwrap().event().event_id.to_string();
         (event_id, serde_json::from_slice(&json).unwrap())
     }
+}
+
+/// Returns an event id as it is written in a path or a query: those of room version 3 can have `/` and `+`.
+pub(crate) fn escaped(event_id: &str) -> String {
+    event_id.replace('/', "%2F").replace('+', "%2B")
 }
 
 /// Returns the time in milliseconds since 1970.
