@@ -7,8 +7,11 @@ use ravel_core::{
     canonical_json::{JsonMode, parse},
     id::ServerName,
 };
-use ravel_homeserver::federation::{keys::AuthenticationError, x_matrix::SignedRequest};
-use ruma::api::IncomingRequest;
+use ravel_homeserver::federation::{
+    keys::AuthenticationError,
+    x_matrix::{SignedRequest, XMatrixError},
+};
+use ruma::api::{IncomingRequest, error::ErrorKind};
 use serde::de::DeserializeOwned;
 
 use crate::serve::{
@@ -19,8 +22,8 @@ use crate::serve::{
 
 /// A request in ruma's type that another server has signed.
 ///
-/// As an extractor it goes last. A request that is not signed as it has to be is answered with 401 `M_UNAUTHORIZED`, before anything
-/// else of it is looked at but whether the body is JSON.
+/// As an extractor it goes last. A request that is not signed as it has to be is answered with 401 `M_UNAUTHORIZED` (400 if its header
+/// can't be read), before anything else of it is looked at but whether the body is JSON.
 ///
 /// Source: server-server API, "Request Authentication".
 #[derive(Debug)]
@@ -81,6 +84,9 @@ async fn origin_of(received: &Received, app: &App) -> MatrixResult<ServerName> {
     let signed = SignedRequest { method: received.method.as_str(), uri, content: content.as_ref() };
     let authenticated = app.homeserver.keys.authenticate(&received.headers, &signed).await;
     authenticated.map_err(|error| match error {
+        AuthenticationError::XMatrix(error @ (XMatrixError::Malformed(_) | XMatrixError::SeveralOrigins)) => {
+            MatrixError::bad_request(ErrorKind::Unauthorized, error.to_string())
+        }
         AuthenticationError::XMatrix(error) => MatrixError::unauthorized(error.to_string()),
         AuthenticationError::Log(error) => MatrixError::log_internal(&error),
     })

@@ -16,7 +16,8 @@ fn requests_are_signed() {
 
     get("").fails(401, "M_UNAUTHORIZED");
     get("Authorization: Bearer abc\r\n").fails(401, "M_UNAUTHORIZED");
-    get("Authorization: X-Matrix nonsense\r\n").fails(401, "M_UNAUTHORIZED");
+    get("Authorization: X-Matrix nonsense\r\n").fails(400, "M_UNAUTHORIZED");
+    get(&signed.replace(remote.name.as_str(), "localhost:http")).fails(400, "M_UNAUTHORIZED");
     // For another server, another path, another method.
     get(&remote.authorization_for("other.org", "GET", path, None)).fails(401, "M_UNAUTHORIZED");
     get(&remote.authorization("GET", &path.replace("nobody", "somebody"), b"")).fails(401, "M_UNAUTHORIZED");

@@ -88,6 +88,7 @@ impl KeyStore {
         let memory = Mutex::new(Memory {
             keys: TimedCache::new(SERVERS_MAX),
             asked: TimedCache::new(SERVERS_MAX),
+            asked_for_others: TimedCache::new(SERVERS_MAX),
             notaries_asked: TimedCache::new(SERVERS_MAX),
             documents: TimedCache::new(DOCUMENT_SERVERS_MAX),
         });
@@ -250,6 +251,8 @@ struct Memory {
     keys: TimedCache<ServerName, Arc<BTreeMap<KeyId, PublishedKey>>>,
     /// Servers that are not to be asked again yet, and those that notaries are not to be asked for.
     asked: TimedCache<ServerName, ()>,
+    /// How often servers were asked lately since somebody asked us as a notary.
+    asked_for_others: TimedCache<ServerName, u32>,
     notaries_asked: TimedCache<ServerName, ()>,
     documents: TimedCache<ServerName, Vec<Arc<KeyDocument>>>,
 }

@@ -40,6 +40,10 @@ pub const NOTARY_SERVERS_MAX: usize = 64;
 /// How long the answer of a notary may be.
 const NOTARY_ANSWER_BYTES_MAX: usize = 4 << 20;
 
+/// How often a server is asked for others, until nobody has wanted that for some time.
+pub(super) const ASKED_FOR_OTHERS_MAX: u32 = 5;
+const ASKED_FOR_OTHERS_MS: i64 = 10_000;
+
 /// How many documents of one server are kept to answer with.
 const DOCUMENTS_MAX: usize = 4;
 
@@ -146,7 +150,11 @@ impl KeyStore {
                 .iter()
                 .any(|document| wanted.is_none_or(|wanted| satisfies(document, wanted, now_ms)))
         });
-        self.fetch_all(stale.cloned().collect(), false).await?;
+        let stale: Vec<ServerName> = stale.cloned().collect();
+        for server in &stale {
+            self.shared.let_others_ask(server, now_ms);
+        }
+        self.fetch_all(stale, false).await?;
 
         let mut answer = Vec::new();
         for (server, wanted) in query.iter().take(NOTARY_SERVERS_MAX) {
@@ -167,6 +175,18 @@ impl KeyStore {
 }
 
 impl super::Shared {
+    /// Has a server asked again although that was done just now, since somebody wants keys that are valid for longer; but not too
+    /// often, as anybody can want that.
+    fn let_others_ask(&self, server: &ServerName, now_ms: i64) {
+        let mut memory = self.memory();
+        let times = memory.asked_for_others.get(server, now_ms).copied().unwrap_or_default();
+        if times < ASKED_FOR_OTHERS_MAX {
+            memory.asked.remove(server);
+            let end_ms = now_ms.saturating_add(ASKED_FOR_OTHERS_MS);
+            memory.asked_for_others.insert(server.clone(), times + 1, end_ms);
+        }
+    }
+
     /// Keeps a document to answer with, in place of those that it makes superfluous; not if it takes the id of a key that is to stay.
     pub(super) fn keep_document(&self, document: &KeyDocument, stored: &BTreeMap<KeyId, PublishedKey>, now_ms: i64) {
         let has_conflict = document

@@ -320,6 +320,11 @@ async fn notary_answers_are_signed_twice() {
     world.wait(60_000);
     assert_eq!(store.notary_answer(&until(Some(NOW + 2 * DAY))).await.unwrap().len(), 1);
     assert_eq!(world.asked().len(), 1, "what is there is not valid for long enough");
+    // It is asked again for who wants that, but not for ever.
+    for _ in 0..2 * notary::ASKED_FOR_OTHERS_MAX {
+        store.notary_answer(&until(Some(NOW + 2 * DAY))).await.unwrap();
+    }
+    assert_eq!(world.asked().len(), notary::ASKED_FOR_OTHERS_MAX as usize - 1);
     // Many servers are not a way to make us ask them all.
     let many =
         NotaryQuery::from_iter((0..1000).map(|number| (server(&format!("s{number}")), NotaryCriteria::default())));
