@@ -7,10 +7,8 @@ use crate::{
     world::{World, same_state},
 };
 
-#[test]
-fn rooms_are_found_by_alias_and_in_the_directory() {
-    let world = World::with_synapse();
-    for (near, far) in world.both_ways() {
+pub(crate) fn rooms_are_found_by_alias_and_in_the_directory(world: &World) {
+    for (near, far) in world.pairs() {
         let (alice, bob) = (User::register(near), User::register(far));
         let wanted = json!({
             "preset": "public_chat", "room_version": "10", "visibility": "public", "room_alias_name": "interop",

@@ -8,9 +8,7 @@ use crate::{
     world::{World, same_history, same_state},
 };
 
-#[test]
-fn rooms_of_every_version_are_joined_from_either_side() {
-    let world = World::with_synapse();
+pub(crate) fn rooms_of_every_version_are_joined_from_either_side(world: &World) {
     world.for_each(&VERSIONS, |version, near, far| {
         let (alice, bob) = (User::register(near), User::register(far));
         let room = alice.create_public(version);
@@ -36,9 +34,7 @@ fn rooms_of_every_version_are_joined_from_either_side() {
     });
 }
 
-#[test]
-fn history_from_before_a_join_is_found() {
-    let world = World::with_synapse();
+pub(crate) fn history_from_before_a_join_is_found(world: &World) {
     world.for_each(&["1", "11"], |version, near, far| {
         let (alice, bob) = (User::register(near), User::register(far));
         let room = alice.create_public(version);
@@ -53,9 +49,7 @@ fn history_from_before_a_join_is_found() {
     });
 }
 
-#[test]
-fn restricted_rooms_let_in_who_is_in_another_room() {
-    let world = World::with_synapse();
+pub(crate) fn restricted_rooms_let_in_who_is_in_another_room(world: &World) {
     world.for_each(&["8", "9", "10", "11", "12"], |version, near, far| {
         let (alice, bob, eve) = (User::register(near), User::register(far), User::register(far));
         let space = alice.create_public(version);

@@ -8,9 +8,7 @@ use crate::{
     world::{World, same_history, same_state},
 };
 
-#[test]
-fn power_is_given_and_used_on_the_other_server() {
-    let world = World::with_synapse();
+pub(crate) fn power_is_given_and_used_on_the_other_server(world: &World) {
     world.for_each(&VERSIONS, |version, near, far| {
         let (alice, bob, carol) = (User::register(near), User::register(far), User::register(near));
         let room = alice.create_public(version);
@@ -35,9 +33,7 @@ fn power_is_given_and_used_on_the_other_server() {
     });
 }
 
-#[test]
-fn redactions_reach_both_servers() {
-    let world = World::with_synapse();
+pub(crate) fn redactions_reach_both_servers(world: &World) {
     world.for_each(&VERSIONS, |version, near, far| {
         let (alice, bob) = (User::register(near), User::register(far));
         let room = alice.create_public(version);

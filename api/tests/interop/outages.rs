@@ -24,9 +24,7 @@ fn say(user: &User, room: &str, what: &str, times: usize) -> Vec<String> {
     (0..times).map(|number| user.send(room, &format!("{what} {number}"))).collect()
 }
 
-#[test]
-fn a_synapse_that_was_stopped_gets_what_it_missed() {
-    let world = World::with_synapse();
+pub(crate) fn a_server_that_was_stopped_gets_what_it_missed(world: &World) {
     let rooms = [("6", &world.ravel, &world.peer), ("12", &world.peer, &world.ravel)]
         .map(|(version, near, far)| shared_room(version, near, far));
     world.peer.stop();
@@ -51,9 +49,7 @@ fn a_synapse_that_was_stopped_gets_what_it_missed() {
     }
 }
 
-#[test]
-fn a_ravel_that_was_killed_gets_what_it_missed() {
-    let world = World::with_synapse();
+pub(crate) fn a_ravel_that_was_killed_gets_what_it_missed(world: &World) {
     let rooms = [("6", &world.ravel, &world.peer), ("12", &world.peer, &world.ravel)]
         .map(|(version, near, far)| shared_room(version, near, far));
     // Acknowledged, and not delivered yet.
@@ -79,9 +75,7 @@ fn a_ravel_that_was_killed_gets_what_it_missed() {
     }
 }
 
-#[test]
-fn a_ravel_that_is_killed_at_work_loses_nothing() {
-    let world = World::with_synapse();
+pub(crate) fn a_ravel_that_is_killed_at_work_loses_nothing(world: &World) {
     let (alice, bob, room) = shared_room("11", &world.ravel, &world.peer);
     for round in 0..3 {
         let (theirs, ours) = thread::scope(|scope| {

@@ -90,14 +90,12 @@ impl Room {
 }
 
 /// The algorithms of state resolution are those of versions 1, 2 and 12.
-#[test]
-fn both_sides_of_a_cut_link_come_to_the_same_state() {
-    let world = World::with_synapse();
+pub(crate) fn both_sides_of_a_cut_link_come_to_the_same_state(world: &World) {
     let rooms: Vec<_> = VERSIONS
         .iter()
         .enumerate()
         .map(|(number, version)| {
-            let (near, far) = world.both_ways()[number % 2];
+            let (near, far) = world.pair(number);
             Room::new(version, near, far)
         })
         .collect();

@@ -13,41 +13,62 @@ use crate::{
     user::{User, wait_until},
 };
 
-/// Two homeservers, running.
+/// Homeservers, running.
 pub(crate) struct World {
     pub(crate) ravel: Homeserver,
     /// The other one.
     pub(crate) peer: Homeserver,
+    /// One more, which is never stopped.
+    third: Option<Homeserver>,
     _folder: TempDir,
 }
 
 impl World {
     /// Starts Ravel and Synapse.
     pub(crate) fn with_synapse() -> Self {
-        Self::start(Box::new(Synapse))
+        Self::start(Box::new(Synapse), None)
     }
 
-    fn start(peer: Box<dyn Program>) -> Self {
+    /// Starts three Ravels, each on another engine.
+    pub(crate) fn of_ravels() -> Self {
+        Self::start(Box::new(Ravel { backend: "sled" }), Some(Ravel { backend: "memory" }))
+    }
+
+    fn start(peer: Box<dyn Program>, third: Option<Ravel>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path());
-        let ravel = Homeserver::new(Box::new(Ravel { backend: "rocksdb" }), folder.path().join("ravel"), &authority);
-        let peer = Homeserver::new(peer, folder.path().join("peer"), &authority);
-        let world = Self { ravel, peer, _folder: folder };
-        world.peer.start();
-        world.ravel.start();
+        let server = |program, name: &str| Homeserver::new(program, folder.path().join(name), &authority);
+        let ravel = server(Box::new(Ravel { backend: "rocksdb" }), "ravel");
+        let peer = server(peer, "peer");
+        let third = third.map(|third| server(Box::new(third), "third"));
+        let world = Self { ravel, peer, third, _folder: folder };
+        world.servers().for_each(Homeserver::start);
         world
     }
 
-    /// Returns the pairs of where something is and where it is asked for.
-    pub(crate) fn both_ways(&self) -> [(&Homeserver, &Homeserver); 2] {
-        [(&self.ravel, &self.peer), (&self.peer, &self.ravel)]
+    /// Returns pairs of where something is and where it is asked for, so that each server is in either place.
+    pub(crate) fn pairs(&self) -> Vec<(&Homeserver, &Homeserver)> {
+        match &self.third {
+            Some(third) => vec![(&self.ravel, &self.peer), (&self.peer, third), (third, &self.ravel)],
+            None => vec![(&self.ravel, &self.peer), (&self.peer, &self.ravel)],
+        }
+    }
+
+    /// Returns one of the pairs, another one for each number in turn.
+    pub(crate) fn pair(&self, number: usize) -> (&Homeserver, &Homeserver) {
+        let pairs = self.pairs();
+        pairs[number % pairs.len()]
+    }
+
+    pub(crate) fn is_synapse(&self, server: &Homeserver) -> bool {
+        self.third.is_none() && server.name == self.peer.name
     }
 
     /// Does something for each room version and either server first, versions side by side.
     pub(crate) fn for_each(&self, versions: &[&str], scenario: impl Fn(&str, &Homeserver, &Homeserver) + Sync) {
         thread::scope(|scope| {
             for version in versions {
-                let run = || self.both_ways().into_iter().for_each(|(near, far)| scenario(version, near, far));
+                let run = || self.pairs().into_iter().for_each(|(near, far)| scenario(version, near, far));
                 thread::Builder::new().name(format!("version {version}")).spawn_scoped(scope, run).unwrap();
             }
         });
@@ -55,20 +76,24 @@ impl World {
 
     /// Ends all traffic between the servers.
     pub(crate) fn cut(&self) {
-        self.ravel.cut();
-        self.peer.cut();
+        self.servers().for_each(Homeserver::cut);
     }
 
     pub(crate) fn heal(&self) {
-        self.ravel.heal();
-        self.peer.heal();
+        self.servers().for_each(Homeserver::heal);
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &Homeserver> {
+        [&self.ravel, &self.peer].into_iter().chain(&self.third)
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("Ravel wrote:\n{}\n\nThe other server wrote:\n{}", self.ravel.log(), self.peer.log());
+            for server in self.servers() {
+                eprintln!("{} wrote:\n{}\n", server.name, server.log());
+            }
         }
     }
 }
