@@ -129,15 +129,20 @@ impl Rooms {
                     let rooms = if membership == Membership::Invite { &mut sync.invited } else { &mut sync.knocked };
                     rooms.insert(room_id, events);
                 }
-                Membership::Leave | Membership::Ban if since.is_some() || filter.room.include_leave => {
+                Membership::Leave | Membership::Ban => {
                     let member = self.member_event(&room_id, user).await?;
                     let Some(member) = member.filter(|member| member.sequence >= from) else { continue };
+                    // Whoever was made to leave is told, even by the first sync.
+                    let has_left = member.json.get("sender").is_some_and(|sender| *sender == user.as_str());
+                    if has_left && since.is_none() && !filter.room.include_leave {
+                        continue;
+                    }
                     let until = member.sequence.saturating_add(1);
                     let left = self.joined_room(&room_id, user, since, until, filter).await?;
                     let JoinedRoom { timeline, limited, prev_batch, state, .. } = left;
                     sync.left.insert(room_id, LeftRoom { timeline, limited, prev_batch, state });
                 }
-                Membership::Leave | Membership::Ban | Membership::Unknown => {}
+                Membership::Unknown => {}
             }
         }
         self.add_outside(user, since, now, &mut sync).await?;

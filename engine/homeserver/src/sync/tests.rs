@@ -224,6 +224,10 @@ async fn filters_choose_what_is_told() {
     let nothing = timeline(json!({ "timeline": { "limit": 0 } })).await;
     assert_eq!((nothing.0.len(), nothing.1), (0, true));
     assert!(nothing.2.contains(&"member@bob:a".to_owned()), "all of the state is before it");
+    // Whoever is made to leave is told by the first sync, too.
+    member(&server.rooms, &room_id, "alice", "bob", Membership::Leave).await.unwrap();
+    assert!(server.sync("bob", None, json!({})).await.rooms.left.contains_key(&room_id));
+    member(&server.rooms, &room_id, "bob", "bob", Membership::Join).await.unwrap();
     // Rooms that were left are told when asked for.
     member(&server.rooms, &room_id, "bob", "bob", Membership::Leave).await.unwrap();
     assert!(server.sync("bob", None, json!({})).await.rooms.left.is_empty());
