@@ -45,6 +45,9 @@ const OTHERS_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How many servers are asked for one join.
 const SERVERS_MAX: usize = 10;
 
+/// The metric of how many rooms of other servers are being joined.
+const JOINS_UNDER_WAY: &str = "ravel_joins_under_way";
+
 /// What is known of joins that are under way.
 #[derive(Default)]
 pub(crate) struct Joining {
@@ -115,6 +118,7 @@ impl Joining {
         });
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         under_way.insert(room_id.clone(), Arc::clone(&join));
+        metrics::gauge!(JOINS_UNDER_WAY).increment(1.0);
         Noted { joining: self, room_id: room_id.clone(), join }
     }
 }
@@ -137,6 +141,7 @@ impl Noted<'_> {
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
         self.joining.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.room_id);
+        metrics::gauge!(JOINS_UNDER_WAY).decrement(1.0);
     }
 }
 
@@ -234,6 +239,10 @@ impl Homeserver {
 
     /// Joins by the help of other servers, one after the other until one could help.
     async fn join_elsewhere(&self, own: OwnMembership<'_>, via: &[ServerName]) -> Result<(), MembershipError> {
+        // Whether guests may come in is not known before the room is.
+        if self.rooms.is_guest(own.user).await? {
+            return Err(RoomsError::GuestsForbidden.into());
+        }
         let mut failed: Option<JoinFailure> = None;
         let invited = self.rooms.outside(own.room_id, own.user).await?;
         let via: Vec<ServerName> = via.iter().cloned().chain(invited.iter().flat_map(Outside::servers)).collect();
