@@ -4,6 +4,7 @@ mod hostile;
 mod invites;
 mod joins;
 mod knocks;
+mod large;
 mod restricted;
 mod third_party;
 mod world;

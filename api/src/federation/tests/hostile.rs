@@ -55,7 +55,7 @@ async fn sc_084_an_answer_to_a_join_is_checked() {
 }
 
 #[tokio::test]
-async fn sc_084_forged_events_of_an_answer_are_dropped() {
+async fn sc_001_sc_003_sc_084_forged_events_of_an_answer_are_dropped() {
     let world = World::default();
     let (a, b) = (world.server("a.org").await, world.server("b.org").await);
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
@@ -133,7 +133,7 @@ async fn sc_081_a_template_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn sc_017_sc_082_sc_083_only_what_a_request_is_for_is_taken() {
+async fn sc_001_sc_017_sc_047_sc_082_sc_083_sc_140_only_what_a_request_is_for_is_taken() {
     let world = World::default();
     let (a, b, c) = (world.server("a.org").await, world.server("b.org").await, world.server("c.org").await);
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
@@ -186,6 +186,10 @@ async fn sc_017_sc_082_sc_083_only_what_a_request_is_for_is_taken() {
     assert!(matches!(refused, Err(ResidentError::Signature(_))), "{refused:?}");
     assert_eq!(a.membership(&room_id, &bob).await, None);
     server.send_join(&origin, &room_id, event_id.as_str(), &pdu, false).await.unwrap();
+
+    // Users of other servers are nobody's to ask for.
+    let refused = server.make_membership(&origin, &room_id, &alice, Membership::Join, None).await;
+    assert!(matches!(refused, Err(ResidentError::ForeignUser)), "{refused:?}");
 
     // Servers that the room shuts out get nothing.
     a.set(&room_id, &alice, "m.room.server_acl", r#"{"allow":["*"],"deny":["c.org"]}"#).await;

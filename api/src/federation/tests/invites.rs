@@ -271,3 +271,27 @@ async fn an_invite_that_the_other_server_refuses_is_none() {
     assert!(a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.is_err());
     assert_eq!((a.membership(&room_id, &bob).await, a.membership(&room_id, &nobody).await), (None, None));
 }
+
+#[tokio::test]
+async fn sc_144_the_list_of_a_room_that_was_left_shuts_nobody_out() {
+    let world = World::default();
+    let (a, b, c) = (world.server("a.org").await, world.server("b.org").await, world.server("c.org").await);
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = a.room(&alice, RoomVersion::V11, Preset::PublicChat).await;
+    let via = [a.name.clone()];
+    c.app.homeserver.join(&carol, &room_id, &via, object("{}")).await.unwrap();
+    a.set(&room_id, &alice, "m.room.power_levels", r#"{"users":{"@alice:a.org":100},"invite":0}"#).await;
+    a.set(&room_id, &alice, "m.room.server_acl", r#"{"allow":["*"],"deny":["c.org"]}"#).await;
+    b.app.homeserver.join(&bob, &room_id, &via, object("{}")).await.unwrap();
+    b.app.homeserver.leave(&bob, &room_id, object("{}")).await.unwrap();
+    a.sees(&room_id, &bob, Membership::Leave).await;
+    a.set(&room_id, &alice, "m.room.server_acl", r#"{"allow":["*"]}"#).await;
+    let topic = |server: Server, user: ravel_core::id::UserId| {
+        let room_id = room_id.clone();
+        async move { server.app.rooms.state_event(&room_id, &user, "m.room.server_acl", "").await.ok() }
+    };
+    c.until(async || topic(c.clone(), carol.clone()).await.filter(|acl| acl.json["content"].get("deny").is_none()))
+        .await;
+    c.app.homeserver.invite(&carol, &room_id, &bob, object("{}")).await.unwrap();
+    assert!(b.sync(&bob, None).await.0.invited.contains_key(&room_id));
+}

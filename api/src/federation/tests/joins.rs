@@ -1,5 +1,7 @@
 //! Joins.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use ravel_core::{event::Membership, room_version::RoomVersion};
 use ravel_homeserver::{
@@ -124,4 +126,35 @@ async fn members_are_left_out_for_who_asks_for_that() {
     let json: serde_json::Value = serde_json::from_slice(&answer.to_json(&a.name)).unwrap();
     assert_eq!(json["members_omitted"], false);
     assert_eq!(json["state"].as_array().unwrap().len(), answer.state.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sc_093_a_busy_room_is_joined() {
+    let world = World::default();
+    let (a, b, c) = (world.server("a.org").await, world.server("b.org").await, world.server("c.org").await);
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    for round in 0..20 {
+        let room_id = a.room(&alice, RoomVersion::V11, Preset::PublicChat).await;
+        let via = [a.name.clone()];
+        c.app.homeserver.join(&carol, &room_id, &via, object("{}")).await.unwrap();
+        let talk = async {
+            for number in 0..20 {
+                let text = number.to_string();
+                tokio::join!(a.say(&room_id, &alice, &text), c.say(&room_id, &carol, &text));
+            }
+        };
+        let join = async {
+            b.app.homeserver.join(&bob, &room_id, &via, object("{}")).await.unwrap();
+            b.say(&room_id, &bob, "here").await
+        };
+        let both = async { tokio::join!(talk, join) };
+        let (_, here) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("no stall");
+        let last = a.say(&room_id, &alice, "last").await;
+        for (server, user) in [(&a, &alice), (&b, &bob), (&c, &carol)] {
+            for event_id in [&last, &here] {
+                server.until(async || server.app.rooms.event(&room_id, user, event_id).await.ok()).await;
+            }
+            assert_eq!(server.membership(&room_id, &bob).await, Some(Membership::Join), "round {round}");
+        }
+    }
 }

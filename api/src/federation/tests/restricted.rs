@@ -8,7 +8,7 @@ use ravel_homeserver::{
     rooms::Preset,
 };
 
-use super::world::{World, object};
+use super::world::{World, made, object};
 
 fn for_members_of(room_id: &RoomId) -> String {
     let condition = format!(r#"{{"type":"m.room_membership","room_id":"{room_id}"}}"#);
@@ -16,7 +16,7 @@ fn for_members_of(room_id: &RoomId) -> String {
 }
 
 #[tokio::test]
-async fn members_of_another_room_join_and_others_do_not() {
+async fn sc_038_members_of_another_room_join_and_others_do_not() {
     let world = World::default();
     let (a, b) = (world.server("a.org").await, world.server("b.org").await);
     let (alice, bob, ben) = (a.user("alice").await, b.user("bob").await, b.user("ben").await);
@@ -75,11 +75,25 @@ async fn a_server_that_may_not_let_users_in_sends_them_to_another() {
     // A user of b that is in the club is let in by a, though b is in the room.
     let ben = b.user("ben").await;
     b.app.homeserver.join(&ben, &club, &[], object("{}")).await.unwrap();
-    a.app.homeserver.invite(&alice, &club, &ben, object("{}")).await.err();
-    assert_eq!(b.membership(&room_id, &ben).await, None);
+    let asked = world.asked(&a, "send_join");
+    b.app.homeserver.join(&ben, &room_id, &[], object("{}")).await.unwrap();
+    assert_eq!(world.asked(&a, "send_join"), asked + 1);
+    assert_eq!(a.membership(&room_id, &ben).await, Some(Membership::Join));
+    assert_eq!(b.state(&room_id, &bob).await, a.state(&room_id, &alice).await);
     // A room that the resident does not know.
     let unknown = RoomId::parse("!unknown:d.org").unwrap();
     a.set(&room_id, &alice, "m.room.join_rules", &for_members_of(&unknown)).await;
-    let asked = a.app.homeserver.make_membership(&b.name, &room_id, &ben, Membership::Join, versions).await;
+    let berta = b.user("berta").await;
+    let asked = a.app.homeserver.make_membership(&b.name, &room_id, &berta, Membership::Join, versions).await;
     assert!(matches!(asked, Err(ResidentError::UnableToAuthoriseJoin)), "{asked:?}");
+    // Nor is anything signed for it that is sent without asking.
+    a.set(&room_id, &alice, "m.room.join_rules", r#"{"join_rule":"public"}"#).await;
+    let template = a.app.homeserver.make_membership(&b.name, &room_id, &berta, Membership::Join, versions).await;
+    a.set(&room_id, &alice, "m.room.join_rules", &for_members_of(&unknown)).await;
+    let (event_id, pdu) = made(&b, RoomVersion::V11, template.unwrap().event, |event| {
+        let content = r#"{"membership":"join","join_authorised_via_users_server":"@alice:a.org"}"#;
+        event.insert("content".into(), object(content).into());
+    });
+    let sent = a.app.homeserver.send_join(&b.name, &room_id, event_id.as_str(), &pdu, false).await;
+    assert!(matches!(sent, Err(ResidentError::UnableToAuthoriseJoin)), "{sent:?}");
 }
