@@ -92,6 +92,8 @@ pub(crate) fn who_is_banned_stays_out(world: &World) {
         let room = alice.create_public(version);
         for user in [&bob, &carol] {
             user.join(&room, near);
+            // A first sync would not tell of a room that the user is not in any more.
+            user.until_room(&room, "join");
             alice.until_member(&room, user, "join");
         }
         alice.change(&room, "ban", &bob);
