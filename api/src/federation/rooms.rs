@@ -5,10 +5,11 @@ use axum::{
     body::{Body, Bytes},
     extract::State,
     response::{IntoResponse, Response},
+    routing::post,
 };
 use futures_util::{Stream, StreamExt, stream};
 use http::header;
-use ravel_core::id::EventId;
+use ravel_core::id::{EventId, RoomId};
 use ravel_homeserver::{
     answering::{AnsweringError, MissingEvents, Pdus},
     rooms::RoomsError,
@@ -26,9 +27,11 @@ use ruma::{
             },
         },
     },
+    uint,
 };
+use serde::Deserialize;
 
-use super::Signed;
+use super::{Signed, origin::SignedJson};
 use crate::{
     client::rooms::{event_id, room_id, ruma_event_id},
     serve::{
@@ -45,7 +48,7 @@ pub(super) fn routes() -> Router<App> {
         .ruma::<state::Request, _, _>(get_state)
         .ruma::<state_ids::Request, _, _>(get_state_ids)
         .ruma::<backfill::Request, _, _>(get_backfill)
-        .ruma::<missing::Request, _, _>(get_missing_events)
+        .route("/_matrix/federation/v1/get_missing_events/{room_id}", post(get_missing_events))
         .ruma::<timestamp::Request, _, _>(get_timestamp_to_event)
 }
 
@@ -109,18 +112,36 @@ async fn get_backfill(
     Ok(RumaResponse(backfill::Response::new(name, now, pdus.all().await?)))
 }
 
+/// Between which events others are wanted. What is left out is taken for empty, as other servers do it.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Missing {
+    latest_events: Vec<OwnedEventId>,
+    earliest_events: Vec<OwnedEventId>,
+    limit: UInt,
+    min_depth: UInt,
+}
+
+impl Default for Missing {
+    fn default() -> Self {
+        Self { latest_events: Vec::new(), earliest_events: Vec::new(), limit: uint!(10), min_depth: uint!(0) }
+    }
+}
+
 /// Source: server-server API, "POST /_matrix/federation/v1/get_missing_events/{roomId}".
 async fn get_missing_events(
     State(app): State<App>,
-    request: Signed<missing::Request>,
+    request: SignedJson<Missing>,
 ) -> MatrixResult<RumaResponse<missing::Response>> {
+    let bad = || MatrixError::invalid_param("the room id is invalid");
+    let room_id = request.arguments.first().and_then(|id| RoomId::parse(id).ok()).ok_or_else(bad)?;
     let wanted = MissingEvents {
-        latest: event_ids(&request.latest_events)?,
-        earliest: event_ids(&request.earliest_events)?,
-        limit: count(request.limit),
-        depth_min: request.min_depth.into(),
+        latest: event_ids(&request.body.latest_events)?,
+        earliest: event_ids(&request.body.earliest_events)?,
+        limit: count(request.body.limit),
+        depth_min: request.body.min_depth.into(),
     };
-    let pdus = app.homeserver.answer_missing_events(&request.origin, &room_id(&request.room_id)?, &wanted).await?;
+    let pdus = app.homeserver.answer_missing_events(&request.origin, &room_id, &wanted).await?;
     Ok(RumaResponse(missing::Response::new(pdus.all().await?)))
 }
 

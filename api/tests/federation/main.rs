@@ -11,6 +11,7 @@ mod directory;
 mod keys;
 mod member;
 mod receiving;
+mod redactions;
 #[allow(dead_code, reason = "other servers can do more than each test asks of them")]
 mod remote;
 mod requests;

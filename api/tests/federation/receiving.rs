@@ -10,20 +10,20 @@ use crate::{
 };
 
 /// A Ravel with a public room of alice's, and another server to join it.
-struct Scene {
+pub(crate) struct Scene {
     _authority: Authority,
-    ravel: Server,
+    pub(crate) ravel: Server,
     remote: Remote,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let authority = Authority::new();
         let (ravel, remote) = (authority.ravel(), authority.remote());
         Self { _authority: authority, ravel, remote }
     }
 
-    fn room(&self, version: RoomVersion) -> (Local<'_>, String, Member<'_>) {
+    pub(crate) fn room(&self, version: RoomVersion) -> (Local<'_>, String, Member<'_>) {
         let alice = Local::register(&self.ravel, &format!("alice{}", now_ms()));
         let room = alice.public_room(version);
         let bob = Member::join(&self.remote, &self.ravel, &room, version);

@@ -115,7 +115,7 @@ struct OpenRoom {
 /// A room in memory.
 pub(crate) struct LoadedRoom {
     pub(crate) room: Room,
-    /// The last accepted redaction of each event that has some. Whether it takes effect is for the room to say.
+    /// An accepted redaction of each event that has some: the first that takes effect, the last if none does so far.
     redacted_by: HashMap<EventId, EventId>,
     servers: JoinedServers,
     acl: CurrentAcl,
@@ -125,8 +125,10 @@ pub(crate) struct LoadedRoom {
 
 impl LoadedRoom {
     fn new(room: Room) -> Self {
-        let accepted = room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted);
-        let redacted_by = accepted.filter_map(|(event, _)| Some((target(event)?, event.event_id.clone()))).collect();
+        let mut redacted_by = HashMap::new();
+        for (event, _) in room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted) {
+            note_redaction(&mut redacted_by, &room, event);
+        }
         let (servers, acl, order) = (JoinedServers::of(&room), CurrentAcl::default(), Order::of(&room));
         let summary = CachedSummary::default();
         Self { room, redacted_by, servers, acl, summary, order }
@@ -137,6 +139,14 @@ impl LoadedRoom {
         let last = self.redacted_by.get(event_id);
         // The last one may be without effect, and an earlier one not.
         last.is_some_and(|last| self.room.redacts(last, event_id) || self.room.is_redacted(event_id))
+    }
+}
+
+/// Takes note of an accepted event, if it is a redaction.
+fn note_redaction(redacted_by: &mut HashMap<EventId, EventId>, room: &Room, event: &Event) {
+    let Some(target) = target(event) else { return };
+    if !redacted_by.get(&target).is_some_and(|first| room.redacts(first, &target)) {
+        redacted_by.insert(target, event.event_id.clone());
     }
 }
 
@@ -386,9 +396,9 @@ impl Inner {
             for event in &events {
                 loaded.order.add(room, &event.event);
             }
-            let redactions = events.iter().filter(|event| event.outcome == Outcome::Accepted);
-            let redactions = redactions.filter_map(|it| Some((target(&it.event)?, it.event.event_id.clone())));
-            loaded.redacted_by.extend(redactions);
+            for event in events.iter().filter(|event| event.outcome == Outcome::Accepted) {
+                note_redaction(&mut loaded.redacted_by, room, &event.event);
+            }
             if !to_send.is_empty() {
                 destinations.extend(loaded.servers.names());
                 self.tell(room.room_id(), to_send, &destinations, length..self.log.len()).await;

@@ -297,9 +297,12 @@ impl LoadedRoom {
         self.room.state_after(event_id).map(state_ids)
     }
 
-    /// `None` if its content was purged.
+    /// `None` if its content was purged, and for redactions without effect.
     fn client_event(&self, event: LoggedEvent) -> Option<ClientEvent> {
         let LoggedEvent { sequence, event_id, json, .. } = event;
+        if self.is_withheld(&event_id) {
+            return None;
+        }
         let mut json = json?;
         let redaction = self.redacted_by.get(&event_id).filter(|_| self.is_redacted(&event_id));
         if redaction.is_some() {
@@ -315,6 +318,16 @@ impl LoadedRoom {
             fields.insert("unsigned".to_owned(), unsigned.into());
         }
         Some(ClientEvent { sequence, event_id, json: fields })
+    }
+
+    /// Whether an event is a redaction that takes no effect, so far or for ever: "If the redaction event is received before the event it
+    /// redacts", or that is not here at all, or if its sender may not redact it, clients are not told of it.
+    ///
+    /// Source: room version 3, "Handling redactions".
+    fn is_withheld(&self, event_id: &EventId) -> bool {
+        let is_checked_later = !self.room.rules().redaction_auth_rule;
+        let target = self.room.event(event_id).and_then(|event| super::target(event));
+        is_checked_later && target.is_some_and(|target| !self.room.redacts(event_id, &target))
     }
 }
 
