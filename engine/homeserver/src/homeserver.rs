@@ -22,6 +22,7 @@ use crate::{
     filters::Filters,
     joining::Joining,
     network::Network,
+    open_id::OpenId,
     profiles::Profiles,
     random::Random,
     receiving::Receiving,
@@ -64,6 +65,8 @@ pub struct Parts {
     pub directory: Directory,
     /// Typing, receipts, presence.
     pub ephemeral: Ephemeral,
+    /// Tokens by which users prove who they are.
+    pub open_id: OpenId,
     /// What is new for users.
     pub syncs: Syncs,
     /// Requests to other servers.
@@ -136,6 +139,7 @@ impl Homeserver {
         let account_data = AccountData::new(log.clone(), rooms.clone());
         let filters = Filters::new(log.clone());
         let directory = Directory::new(log.clone(), rooms.clone());
+        let open_id = OpenId::new(clock.clone(), random.clone());
         let ephemeral = Ephemeral::new(log.clone(), rooms.clone(), clock.clone());
         let to_device = ToDevice::new(log.clone(), rooms.clone(), accounts.clone(), clock.clone(), random.clone());
         let to_device = Arc::new(to_device);
@@ -154,6 +158,7 @@ impl Homeserver {
             filters,
             directory,
             ephemeral,
+            open_id,
             syncs,
             client,
             keys,

@@ -16,6 +16,7 @@ pub mod filters;
 pub mod homeserver;
 pub mod joining;
 pub mod network;
+pub mod open_id;
 mod parallel;
 pub mod profiles;
 pub mod random;
@@ -26,6 +27,7 @@ pub mod sending;
 pub mod spaces;
 pub mod sync;
 pub mod to_device;
+pub mod upgrade;
 
 #[cfg(test)]
 mod testing;

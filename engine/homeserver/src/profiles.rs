@@ -7,16 +7,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue},
-    id::UserId,
+    id::{ServerName, UserId},
 };
 use ravel_store::{
     Durability,
     log::{EventLog, Fact, LogError},
 };
+use ruma::{OwnedUserId, api::federation::query::get_profile_information};
 use serde_json::{Map, Value};
 
 use crate::{
+    accounts::AccountError,
     fact_kind,
+    federation::{FederationError, SendOptions},
+    homeserver::Homeserver,
+    network::RequestLimits,
     record::{RecordError, all_facts, decode_json, encode_json, key, key_parts},
     rooms::{Rooms, RoomsError},
 };
@@ -43,6 +48,10 @@ pub enum ProfileError {
     FieldValue,
     #[error("the profile would be larger than {PROFILE_BYTES_MAX} bytes")]
     TooLarge,
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Federation(#[from] FederationError),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -130,6 +139,36 @@ impl Profiles {
         Ok(in_rooms(&self.get(user).await?))
     }
 }
+
+impl Homeserver {
+    /// Returns what a user tells about itself: what is known here, or what its server answers. `None` if there is no such user.
+    ///
+    /// # Errors
+    ///
+    /// `Federation` if the other server does not answer, or tells too much.
+    pub async fn profile_of(&self, user: &UserId) -> Result<Option<Map<String, Value>>, ProfileError> {
+        if user.server_name() == self.server_name.as_str() {
+            let is_known = self.accounts.is_known(user).await?;
+            return Ok(if is_known { Some(self.profiles.get(user).await?) } else { None });
+        }
+        let (Ok(server), Ok(user_id)) = (ServerName::parse(user.server_name()), OwnedUserId::try_from(user.as_str()))
+        else {
+            return Ok(None);
+        };
+        let limits = RequestLimits { answer_bytes: ANSWER_BYTES_MAX, ..RequestLimits::default() };
+        let options = SendOptions { limits, ignore_back_off: true };
+        let answer = self.client.send(&server, get_profile_information::v1::Request::new(user_id), options).await;
+        let profile = match answer {
+            Err(FederationError::Remote(error)) if error.status == http::StatusCode::NOT_FOUND => return Ok(None),
+            answer => answer?,
+        };
+        let fields = profile.iter().map(|(field, value)| (field.clone(), value.clone()));
+        Ok(Some(fields.collect()))
+    }
+}
+
+/// The longest answer about a profile: 64 KiB of canonical JSON may be written with more.
+const ANSWER_BYTES_MAX: usize = 4 * PROFILE_BYTES_MAX;
 
 fn in_rooms(profile: &Map<String, Value>) -> CanonicalJsonObject {
     let text = |field: &str| Some((field.into(), CanonicalJsonValue::from(profile.get(field)?.as_str()?)));

@@ -2,10 +2,13 @@
 //!
 //! Source: client-server API, "Spaces".
 
+mod tree;
+
 use ravel_core::id::{EventId, RoomId};
 use ruma::{events::space::child::HierarchySpaceChildEvent, room::RoomType, serde::Raw};
 use serde_json::value::to_raw_value;
 
+pub use self::tree::{TREE_ROOMS_MAX, Tree, TreeRequest, TreeRoom};
 use crate::rooms::{ClientEvent, Rooms, RoomsError};
 
 /// The most children of a space that are looked at.

@@ -150,6 +150,15 @@ impl Syncs {
         }
     }
 
+    /// Returns all account data of a user that is of no room, as events.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn account_data(&self, user: &UserId) -> Result<Vec<Map<String, Value>>, SyncError> {
+        Ok(events(self.account_data.since(user, 0).await?.global))
+    }
+
     async fn add_ephemeral(
         &self,
         user: &UserId,

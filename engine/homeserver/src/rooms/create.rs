@@ -75,7 +75,21 @@ impl Rooms {
     /// `Refused` or `Invalid` if one of the events is not allowed: then there is no room. `BadValue` for fields of the create event
     /// that are the server's.
     pub async fn create(&self, creator: &UserId, wanted: CreateRoom) -> Result<RoomId, RoomsError> {
-        let create = self.create_event(creator, &wanted)?;
+        self.create_as(creator, wanted, None).await
+    }
+
+    /// As [`create`](Self::create), with the room id that was chosen for it, if its version lets ids be chosen.
+    pub(crate) async fn create_as(
+        &self,
+        creator: &UserId,
+        wanted: CreateRoom,
+        room_id: Option<&RoomId>,
+    ) -> Result<RoomId, RoomsError> {
+        let room_id = match room_id {
+            Some(room_id) => room_id.clone(),
+            None => self.new_room_id()?,
+        };
+        let create = self.create_event(creator, &wanted, &room_id)?;
         let room = Room::new(create.event().room_id.clone(), wanted.room_version.rules());
         let room_id = room.room_id().clone();
         let creator = creator.clone();
@@ -83,7 +97,14 @@ impl Rooms {
         Ok(room_id)
     }
 
-    fn create_event(&self, creator: &UserId, wanted: &CreateRoom) -> Result<VerifiedPdu, RoomsError> {
+    /// Chooses the id of a new room.
+    pub(crate) fn new_room_id(&self) -> Result<RoomId, RoomsError> {
+        let inner = &self.0;
+        let room_id = format!("!{}:{}", random_text(&*inner.random, 18), inner.server_name);
+        RoomId::parse(&room_id).map_err(|_| RoomsError::BadValue("server_name"))
+    }
+
+    fn create_event(&self, creator: &UserId, wanted: &CreateRoom, room_id: &RoomId) -> Result<VerifiedPdu, RoomsError> {
         let rules = wanted.room_version.rules();
         let mut content = wanted.creation_content.clone();
         // "The server will overwrite the following keys: `creator`, `room_version`."
@@ -103,10 +124,8 @@ impl Rooms {
             content.insert("additional_creators".into(), creators.into());
         }
         let inner = &self.0;
-        let room_id = format!("!{}:{}", random_text(&*inner.random, 18), inner.server_name);
-        let room_id = RoomId::parse(&room_id).map_err(|_| RoomsError::BadValue("server_name"))?;
         let (now, event_id) = (inner.clock.now_ms(), inner.new_event_id());
-        let event = compose_create(rules, Some(&room_id), creator, content, now, &event_id)?;
+        let event = compose_create(rules, Some(room_id), creator, content, now, &event_id)?;
         inner.sign(event, rules)
     }
 }

@@ -102,6 +102,11 @@ impl Rooms {
         Ok(false)
     }
 
+    /// Returns the rooms that a user of this server has a membership in, and did not forget, sorted.
+    pub fn rooms_of(&self, user: &UserId) -> Vec<(RoomId, Membership)> {
+        self.0.members().rooms_of(user)
+    }
+
     /// Returns the rooms that a user has joined, sorted.
     pub fn joined_rooms(&self, user: &UserId) -> Vec<RoomId> {
         let rooms = self.0.members().rooms_of(user).into_iter();

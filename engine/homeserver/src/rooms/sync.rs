@@ -243,6 +243,18 @@ impl Rooms {
         Ok(Page { events, limited: true })
     }
 
+    /// Returns the event by which a user is invited to a room, `None` if it is not.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub async fn invite_event(&self, room_id: &RoomId, user: &UserId) -> Result<Option<ClientEvent>, RoomsError> {
+        match self.membership(room_id, user).await? {
+            Some(Membership::Invite) => self.member_event(room_id, user).await,
+            _ => Ok(None),
+        }
+    }
+
     async fn member_event(&self, room_id: &RoomId, user: &UserId) -> Result<Option<ClientEvent>, RoomsError> {
         let member = |room: &Room| room.current_state().get(event_type::MEMBER, user.as_str());
         let member = self.read(room_id, |loaded| member(&loaded.room)).await?;

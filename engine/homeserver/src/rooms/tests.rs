@@ -280,7 +280,8 @@ async fn a_sync_tells_what_is_new() {
     // An invite, its acceptance, and what the others see of it.
     member(&rooms, &room_id, "alice", "bob", Membership::Invite).await.unwrap();
     let (invited, invited_at) = sync(&rooms, "bob", None, 10).await;
-    assert_eq!(told(&invited.invited[&room_id]), ["create", "join_rules", "name", "member@bob:a"]);
+    let shown = ["create", "join_rules", "name", "member@alice:a", "member@bob:a"];
+    assert_eq!(told(&invited.invited[&room_id]), shown);
     member(&rooms, &room_id, "bob", "bob", Membership::Join).await.unwrap();
     say(&rooms, &room_id, "bob", "hi").await.unwrap();
     let (bob, bob_at) = sync(&rooms, "bob", invited_at, 2).await;
