@@ -4,11 +4,14 @@ mod create;
 pub(crate) mod elsewhere;
 mod ephemeral;
 mod events;
+mod initial_sync;
 mod members;
 mod membership;
 mod read;
 mod send;
+mod space;
 mod sync;
+mod upgrade;
 
 use axum::Router;
 use ravel_core::{
@@ -27,7 +30,8 @@ use crate::serve::{
 pub(super) fn routes() -> Router<App> {
     let routes = Router::new().merge(create::routes()).merge(membership::routes()).merge(read::routes());
     let routes = routes.merge(ephemeral::routes()).merge(events::routes()).merge(members::routes());
-    routes.merge(send::routes()).merge(sync::routes())
+    let routes = routes.merge(send::routes()).merge(sync::routes()).merge(initial_sync::routes());
+    routes.merge(space::routes()).merge(upgrade::routes())
 }
 
 impl From<RoomsError> for MatrixError {

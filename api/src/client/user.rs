@@ -2,6 +2,7 @@
 
 mod account_data;
 mod filters;
+mod open_id;
 mod profile;
 
 use axum::Router;
@@ -14,7 +15,11 @@ use crate::serve::{
 };
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().merge(account_data::routes()).merge(filters::routes()).merge(profile::routes())
+    Router::new()
+        .merge(account_data::routes())
+        .merge(filters::routes())
+        .merge(open_id::routes())
+        .merge(profile::routes())
 }
 
 /// Refuses users that are not the one who asks.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::Signed;
 use crate::{
-    client::rooms::user_id,
+    client::{rooms::user_id, ruma_user_id},
     serve::{
         App,
         error::{MatrixError, MatrixResult},
@@ -87,11 +87,16 @@ async fn claim(
     Ok(RumaResponse(claim_keys::Response::new(BTreeMap::new())))
 }
 
-/// This server has given no such token to anybody yet. The request is not signed: it may be from anybody.
+/// The request is not signed: it may be from anybody who got a token from its user.
 ///
 /// Source: server-server API, "GET /_matrix/federation/v1/openid/userinfo".
-async fn get_userinfo(_: Ruma<userinfo::Request>) -> MatrixError {
-    MatrixError::unknown_token(false)
+async fn get_userinfo(
+    State(app): State<App>,
+    request: Ruma<userinfo::Request>,
+) -> MatrixResult<RumaResponse<userinfo::Response>> {
+    let user = app.homeserver.open_id.user_of(&request.access_token);
+    let user = user.ok_or_else(|| MatrixError::unknown_token(false))?;
+    Ok(RumaResponse(userinfo::Response::new(ruma_user_id(&user)?)))
 }
 
 /// Returns a user of this server, be there one or not. What is known here of users of others is for nobody but our own users to see.

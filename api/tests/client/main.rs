@@ -6,6 +6,7 @@ mod directory;
 mod ephemeral;
 #[path = "../shared/http.rs"]
 mod http;
+mod old;
 mod rooms;
 mod server;
 mod to_device;

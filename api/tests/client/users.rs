@@ -32,7 +32,7 @@ fn profiles_are_public_and_their_users_change_them() {
     let joined = server.get(&format!("v3/rooms/{room}/joined_members"), Some(&alice)).ok();
     let expected = json!({
         "@alice:example.org": { "display_name": "Alice", "avatar_url": "mxc://example.org/a" },
-        "@bob:example.org": { "display_name": "Bob" },
+        "@bob:example.org": { "display_name": "Bob", "avatar_url": null },
     });
     assert_eq!(joined["joined"], expected);
     server.ask("DELETE", &at("displayname"), Some(&alice), b"").ok();

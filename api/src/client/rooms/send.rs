@@ -1,19 +1,28 @@
 //! Sending events.
 
-use axum::{Router, extract::State, routing::put};
-use ravel_core::canonical_json::CanonicalJsonObject;
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    routing::{post, put},
+};
+use ravel_core::{
+    canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
+    id::RoomId,
+};
 use ravel_homeserver::rooms::SendEvent;
 use ruma::{
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
     events::StateEventType,
 };
 
+use serde_json::{Value, json};
+
 use super::{content, event_id, room_id, ruma_event_id};
 use crate::{
     client::Authenticated,
     serve::{
         App,
-        error::MatrixResult,
+        error::{MatrixError, MatrixResult},
         typed::{Routes, Ruma, RumaResponse},
     },
 };
@@ -21,6 +30,7 @@ use crate::{
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .ruma::<send_message_event::v3::Request, _, _>(send)
+        .client("/rooms/{room_id}/send/{event_type}", post(send_again))
         .ruma::<send_state_event::v3::Request, _, _>(set)
         .ruma::<redact_event::v3::Request, _, _>(redact)
         // Where the state key is empty, "the trailing slash on this endpoint is optional"; ruma's paths have a state key.
@@ -53,6 +63,20 @@ async fn send(
     let event = SendEvent { event_type, state_key: None, content: content(&request.request.body)?, redacts: None };
     let sent = once(&app, &sender, &request.room_id, to, &request.txn_id, event).await?;
     Ok(RumaResponse(send_message_event::v3::Response::new(sent)))
+}
+
+/// As [`send`] before there were transaction ids: each request sends an event.
+async fn send_again(
+    State(app): State<App>,
+    sender: Authenticated,
+    Path((room, event_type)): Path<(String, String)>,
+    body: axum::body::Bytes,
+) -> MatrixResult<Json<Value>> {
+    let room_id = RoomId::parse(&room).map_err(|_| MatrixError::invalid_param("the room id is invalid"))?;
+    let content = parse_object(&body, JsonMode::Strict).map_err(|error| MatrixError::bad_json(error.to_string()))?;
+    let event = SendEvent { event_type, state_key: None, content, redacts: None };
+    let sent = app.rooms.send(&room_id, &sender.user_id, event).await?;
+    Ok(Json(json!({ "event_id": sent.as_str() })))
 }
 
 /// Source: client-server API, "PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}".

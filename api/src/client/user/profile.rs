@@ -47,11 +47,8 @@ async fn field(
 
 async fn profile(app: &App, user_id: &str) -> MatrixResult<Map<String, Value>> {
     let user = UserId::parse(user_id).map_err(|_| MatrixError::invalid_param("the user id is invalid"))?;
-    let not_found = || MatrixError::not_found("there is no such user");
-    if !app.accounts.is_known(&user).await? {
-        return Err(not_found());
-    }
-    Ok(app.homeserver.profiles.get(&user).await?)
+    let profile = app.homeserver.profile_of(&user).await?;
+    profile.ok_or_else(|| MatrixError::not_found("there is no such user"))
 }
 
 /// Source: client-server API, "PUT /_matrix/client/v3/profile/{userId}/{keyName}".
@@ -99,6 +96,8 @@ impl From<ProfileError> for MatrixError {
             ProfileError::FieldName => Self::bad_request(ErrorKind::KeyTooLarge, error.to_string()),
             ProfileError::FieldValue => Self::invalid_param(error.to_string()),
             ProfileError::TooLarge => Self::bad_request(ErrorKind::ProfileTooLarge, error.to_string()),
+            ProfileError::Account(error) => error.into(),
+            ProfileError::Federation(_) => Self::bad_gateway("the other server does not answer"),
             ProfileError::Rooms(error) => error.into(),
             ProfileError::Log(_) | ProfileError::Record(_) => Self::log_internal(&error),
         }
