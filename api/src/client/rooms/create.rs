@@ -84,7 +84,7 @@ async fn create(
         is_direct: request.is_direct,
         member_content: app.homeserver.profiles.member_content(&sender.user_id).await?,
     };
-    let room_id = app.rooms.create(&sender.user_id, wanted).await?;
+    let room_id = app.homeserver.create_room(&sender.user_id, wanted).await?;
     let directory = &app.homeserver.directory;
     if let Some(alias) = &alias {
         directory.add(alias, &room_id, &sender.user_id).await?;

@@ -3,13 +3,16 @@
 use ravel_core::{
     canonical_json::CanonicalJsonValue,
     event::Membership,
-    id::{EventId, RoomId},
+    id::{EventId, RoomId, UserId},
     room_version::RoomVersion,
 };
-use ravel_homeserver::{joining::ResidentError, rooms::Preset};
+use ravel_homeserver::{
+    joining::ResidentError,
+    rooms::{CreateRoom, Preset},
+};
 use serde_json::{Value, json, value::RawValue};
 
-use super::world::{Server, World, made, object};
+use super::world::{Server, World, made, object, wanted};
 
 #[tokio::test]
 async fn invites_of_every_version_are_turned_down_or_taken() {
@@ -46,6 +49,24 @@ async fn invites_of_every_version_are_turned_down_or_taken() {
         let (news, _) = b.sync(&bob, Some(since)).await;
         assert!(news.joined.contains_key(&room_id) && news.invited.is_empty(), "version {version}");
         assert_eq!(b.state(&room_id, &bob).await, a.state(&room_id, &alice).await, "version {version}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_makes_a_room_invites_users_of_other_servers() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, a.user("carol").await);
+    let nobody = UserId::parse("@nobody:b.org").unwrap();
+    for version in [RoomVersion::V1, RoomVersion::V12] {
+        let invite = vec![bob.clone(), nobody.clone(), carol.clone()];
+        let wanted = CreateRoom { invite, is_direct: true, ..wanted(version, Preset::TrustedPrivateChat) };
+        let room_id = a.app.homeserver.create_room(&alice, wanted).await.unwrap();
+        let of = async |user| a.membership(&room_id, user).await;
+        let memberships = [of(&bob).await, of(&carol).await, of(&nobody).await];
+        assert_eq!(memberships, [Some(Membership::Invite), Some(Membership::Invite), None], "version {version}");
+        let (news, _) = b.sync(&bob, None).await;
+        assert_eq!(news.invited[&room_id].last().unwrap().json["content"]["is_direct"], true);
     }
 }
 

@@ -145,19 +145,7 @@ impl Server {
 
     /// Makes a room.
     pub(super) async fn room(&self, creator: &UserId, version: RoomVersion, preset: Preset) -> RoomId {
-        let wanted = CreateRoom {
-            room_version: version,
-            preset,
-            creation_content: object("{}"),
-            power_level_content_override: object("{}"),
-            initial_state: Vec::new(),
-            name: Some("a room".to_owned()),
-            topic: None,
-            invite: Vec::new(),
-            is_direct: false,
-            member_content: object("{}"),
-        };
-        self.app.rooms.create(creator, wanted).await.unwrap()
+        self.app.rooms.create(creator, wanted(version, preset)).await.unwrap()
     }
 
     /// Sets an entry of a room's state.
@@ -248,4 +236,20 @@ pub(super) fn change_json(answer: &mut Response<Bytes>, change: impl FnOnce(&mut
 
 pub(super) fn object(json: &str) -> CanonicalJsonObject {
     parse_object(json.as_bytes(), JsonMode::Strict).unwrap()
+}
+
+/// A room with a name.
+pub(super) fn wanted(version: RoomVersion, preset: Preset) -> CreateRoom {
+    CreateRoom {
+        room_version: version,
+        preset,
+        creation_content: object("{}"),
+        power_level_content_override: object("{}"),
+        initial_state: Vec::new(),
+        name: Some("a room".to_owned()),
+        topic: None,
+        invite: Vec::new(),
+        is_direct: false,
+        member_content: object("{}"),
+    }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     federation::{FederationError, RemoteError, written},
     homeserver::Homeserver,
-    rooms::{MembershipChange, RoomsError, SendEvent},
+    rooms::{CreateRoom, MembershipChange, RoomsError, SendEvent},
 };
 
 /// An answer of either version.
@@ -70,6 +70,26 @@ impl Homeserver {
             Ok(server.rooms.take_foreign(&room_id, invite).await?)
         });
         inviting.await.map_err(|_| RoomsError::Panicked)?
+    }
+
+    /// [Makes a room](crate::rooms::Rooms::create), and invites the users of other servers, too. Whoever can't be invited is not: the
+    /// room is there.
+    ///
+    /// # Errors
+    ///
+    /// Those of making a room.
+    pub async fn create_room(&self, creator: &UserId, wanted: CreateRoom) -> Result<RoomId, RoomsError> {
+        let is_elsewhere = |user: &&UserId| user.server_name() != self.server_name.as_str();
+        let others: Vec<UserId> = wanted.invite.iter().filter(is_elsewhere).cloned().collect();
+        let content = wanted.invite_content();
+        let room_id = self.rooms.create(creator, wanted).await?;
+        for user in others {
+            if let Err(error) = self.invite(creator, &room_id, &user, content.clone()).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%room_id, %user, error, "a user of another server can't be invited to a new room");
+            }
+        }
+        Ok(room_id)
     }
 
     /// Sends an invite to the server of the invited user; returns it with the signature of that server.

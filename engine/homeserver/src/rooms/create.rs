@@ -29,7 +29,7 @@ pub struct CreateRoom {
     pub name: Option<String>,
     /// Its topic.
     pub topic: Option<String>,
-    /// Who is invited.
+    /// Who is invited. Users of other servers have to be [told by those](crate::homeserver::Homeserver::create_room).
     pub invite: Vec<UserId>,
     /// Whether the invites are for a direct chat.
     pub is_direct: bool,
@@ -64,11 +64,18 @@ impl Preset {
     }
 }
 
+impl CreateRoom {
+    /// Returns what the member events of invited users say.
+    pub(crate) fn invite_content(&self) -> CanonicalJsonObject {
+        CanonicalJsonObject::from_iter(self.is_direct.then(|| ("is_direct".into(), true.into())))
+    }
+}
+
 impl Rooms {
     /// Makes a room, with its creator in it; returns its id once all its first events are durable.
     ///
     /// The events come in the order of `/createRoom`: creation, the creator's join, power levels, those of the preset, the initial
-    /// state, name and topic, invites.
+    /// state, name and topic, invites of users of this server.
     ///
     /// # Errors
     ///
@@ -161,12 +168,10 @@ impl super::Writing<'_> {
         if let Some(topic) = &wanted.topic {
             self.set(creator, "m.room.topic", one_field("topic", topic))?;
         }
-        for target in wanted.invite {
-            let mut content = CanonicalJsonObject::new();
-            if wanted.is_direct {
-                content.insert("is_direct".into(), true.into());
-            }
-            let invite = MembershipChange { target, membership: Membership::Invite, content };
+        let content = wanted.invite_content();
+        let is_ours = |user: &UserId| user.server_name() == self.inner.server_name.as_str();
+        for target in wanted.invite.into_iter().filter(is_ours).collect::<Vec<_>>() {
+            let invite = MembershipChange { target, membership: Membership::Invite, content: content.clone() };
             self.change_membership(creator, invite)?;
         }
         Ok(())
