@@ -98,7 +98,7 @@ pub(super) struct Queue {
     items_max: usize,
     /// How often the transaction was refused.
     refusals: u32,
-    /// How many transactions in a row were not delivered.
+    /// How many transactions in a row failed, or were given up.
     failures: u32,
 }
 
@@ -213,26 +213,28 @@ impl Queue {
                 self.transaction = None;
                 self.items_max = self.items_max.saturating_mul(2).min(ITEMS_MAX);
                 (self.refusals, self.failures) = (0, 0);
-                return None;
             }
-            Ending::NotSent => return None,
-            Ending::Refused => self.refusals = self.refusals.saturating_add(1),
-            Ending::TooLarge => self.refusals = REFUSALS,
-            Ending::Failed => {}
-        }
-        self.failures = self.failures.saturating_add(1);
-        if self.refusals >= REFUSALS {
-            self.refusals = 0;
-            let items = self.transaction.as_ref().map_or(0, |it| it.pdus.len() + it.edus.len());
-            if items <= 1 {
-                return self.transaction.take();
+            Ending::NotSent => {}
+            Ending::Failed => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures >= FAILURES_KEPT_MAX {
+                    self.take_back();
+                    if self.catching_up.is_none() && !self.pdus.is_empty() {
+                        self.fall_behind(horizon);
+                    }
+                }
             }
-            self.items_max = items.div_ceil(2);
-            self.take_back();
-        } else if ending == Ending::Failed && self.failures >= FAILURES_KEPT_MAX {
-            self.take_back();
-            if self.catching_up.is_none() && !self.pdus.is_empty() {
-                self.fall_behind(horizon);
+            Ending::Refused if self.refusals + 1 < REFUSALS => self.refusals += 1,
+            Ending::Refused | Ending::TooLarge => {
+                self.refusals = 0;
+                let (pdus, edus) = self.in_transaction();
+                if pdus + edus <= 1 {
+                    // Some refuse everything: the pauses grow, so that not too much is given up.
+                    self.failures = self.failures.saturating_add(1);
+                    return self.transaction.take();
+                }
+                self.items_max = (pdus + edus).div_ceil(2);
+                self.take_back();
             }
         }
         None
@@ -266,7 +268,7 @@ impl Queue {
         self.catching_up.is_some()
     }
 
-    /// Returns how many transactions in a row were not delivered.
+    /// Returns how many transactions in a row failed, or were given up.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }

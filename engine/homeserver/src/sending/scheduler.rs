@@ -392,9 +392,8 @@ impl Scheduler {
             tracing::warn!(destination = %name, event_id, edu_type, "given up: the server refuses it");
         }
         destination.is_doubtful = !matches!(ending, Ending::Delivered);
-        let failures = destination.queue.failures();
+        let failures = destination.queue.failures().max(1);
         self.write_soon(now_ms);
-        // After a refusal that is believed, something else is sent, and the same again after a pause.
         match ending {
             Ending::Delivered => self.make_ready(name),
             Ending::NotSent | Ending::Refused | Ending::TooLarge | Ending::Failed => {

@@ -76,10 +76,22 @@ fn what_is_refused_is_halved_and_given_up_alone() {
             delivered.extend(numbers);
             queue.ended(Ending::Delivered, 0);
         }
+        assert_eq!(queue.failures(), u32::from(delivered.len() == 33 && !refused.is_empty()), "pauses do not grow");
     }
     assert_eq!(refused, [event(0, 33)]);
     assert_eq!(delivered, (0..50).filter(|number| *number != 33).collect::<Vec<_>>());
     assert!(requests < 40, "{requests}");
+}
+
+#[test]
+fn a_server_that_refuses_everything_is_asked_less_and_less() {
+    let mut queue = queue_of(0..5);
+    let mut given_up = 0;
+    while queue.next(String::new).is_some() {
+        given_up += u32::from(queue.ended(Ending::Refused, 0).is_some());
+        assert_eq!(queue.failures(), given_up);
+    }
+    assert_eq!(given_up, 5);
 }
 
 #[test]
