@@ -178,9 +178,10 @@ impl Scheduler {
     }
 
     /// Finds what was to be sent before the server was opened.
-    async fn find_unsent(&mut self, opened_at: u64) -> Result<(), RoomsError> {
+    async fn find_unsent(&mut self, opened_at: u64) -> Result<(), LogError> {
         let Some(server) = self.server() else { return Ok(()) };
         self.written = Told::read(&server.log).await?;
+        self.horizon = self.written.all;
         for (destination, told) in self.written.behind.clone() {
             let queue = Queue::behind(told);
             let of_last_time = Destination { queue, state: State::Idle, is_doubtful: true, tried_ms: 0 };
@@ -188,8 +189,13 @@ impl Scheduler {
             self.make_ready(&destination);
         }
         for (room_id, _) in server.log.rooms() {
-            for event in server.rooms.to_send_of(&room_id, self.written.all, opened_at).await? {
-                self.push(event);
+            match server.rooms.to_send_of(&room_id, self.written.all, opened_at).await {
+                Ok(events) => events.into_iter().for_each(|event| self.push(event)),
+                // Others are not to suffer from it.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(%room_id, error, "what was not sent before of a room can't be found out");
+                }
             }
         }
         self.horizon = opened_at;

@@ -44,6 +44,27 @@ async fn a_kill_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_start_after_much_looks_no_further_back_than_it_has_to() {
+    let mut world = World::new().await;
+    world.live("b");
+    let (old, busy) = (world.room_with(&["b"]).await, world.room_with(&["b"]).await);
+    world.say(&old, "old").await;
+    world.gets("b", &["old"]).await;
+    world.seconds(10).await;
+    world.inbox.clear();
+    world.answers("b", |_| Answer::Hangs);
+    for number in 0..600 {
+        world.say(&busy, &number.to_string()).await;
+    }
+    world.kill().await;
+    world.live("b");
+    until("the newest come", || world.inbox.texts("b").contains(&"599".to_owned())).await;
+    let mut texts = world.inbox.texts("b");
+    texts.retain(|text| text != "0");
+    assert_eq!(texts, (550..600).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_stop_writes_what_was_delivered() {
     let mut world = World::new().await;
     ["b", "dead"].iter().for_each(|name| world.live(name));
