@@ -3,6 +3,7 @@
 mod account;
 mod authenticated;
 mod capabilities;
+mod deactivate;
 mod directory;
 mod interactive;
 mod login;
@@ -25,7 +26,11 @@ use crate::serve::{
 
 /// Returns the routes of the client-server API.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    let routes = Router::new().merge(account::routes()).merge(login::routes()).merge(register::routes());
+    let routes = Router::new()
+        .merge(account::routes())
+        .merge(deactivate::routes())
+        .merge(login::routes())
+        .merge(register::routes());
     let routes = routes.merge(rooms::routes()).merge(shared_secret::routes(app));
     let routes = routes.merge(capabilities::routes()).merge(directory::routes()).merge(user::routes());
     routes.merge(to_device::routes())

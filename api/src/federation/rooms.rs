@@ -61,6 +61,7 @@ impl From<AnsweringError> for MatrixError {
             AnsweringError::NoSuchRoom | AnsweringError::NoSuchEvent => Self::not_found(error.to_string()),
             AnsweringError::TooManyEvents { .. } => Self::invalid_param(error.to_string()),
             AnsweringError::Rooms(error) => error.into(),
+            AnsweringError::Accounts(error) => error.into(),
         }
     }
 }

@@ -46,6 +46,35 @@ fn an_account_is_made_in_two_steps() {
 }
 
 #[test]
+fn sc_151_an_account_is_ended_by_who_knows_its_password() {
+    let server = Server::open(&[]);
+    let alice = register(&server, "alice");
+    let alice = token(&alice);
+    let bob = register(&server, "bob");
+    let bob = token(&bob);
+    let public = json!({ "preset": "public_chat" });
+    let room = server.post("v3/createRoom", Some(alice), &public).ok()["room_id"].as_str().unwrap().to_owned();
+    server.post(&format!("v3/join/{room}"), Some(bob), &json!({})).ok();
+    let end = |auth: Value| server.post("v3/account/deactivate", Some(alice), &json!({ "auth": auth, "erase": true }));
+    let with = |user: &str, password: &str| {
+        let identifier = json!({ "type": "m.id.user", "user": user });
+        end(json!({ "type": "m.login.password", "identifier": identifier, "password": password }))
+    };
+    let first = end(Value::Null);
+    assert_eq!((first.status, &first.json["flows"]), (401, &json!([{ "stages": ["m.login.password"] }])));
+    end(json!({ "type": "m.login.dummy" })).fails(401, "M_FORBIDDEN");
+    with("alice", "wrong").fails(401, "M_FORBIDDEN");
+    with("bob", "secret").fails(401, "M_FORBIDDEN");
+    assert_eq!(server.get("v3/joined_rooms", Some(alice)).ok()["joined_rooms"], json!([room]));
+    with("@alice:example.org", "secret").ok();
+    server.get("v3/account/whoami", Some(alice)).fails(401, "M_UNKNOWN_TOKEN");
+    login(&server, "alice", "secret").fails(403, "M_USER_DEACTIVATED");
+    // It is in no room any more.
+    let members = server.get(&format!("v3/rooms/{room}/joined_members"), Some(bob)).ok();
+    assert_eq!(members["joined"].as_object().unwrap().keys().collect::<Vec<_>>(), ["@bob:example.org"]);
+}
+
+#[test]
 fn steps_that_do_not_succeed() {
     let server = Server::open(&[]);
     let with = |auth: Value| {

@@ -26,7 +26,7 @@ use ruma::OwnedDeviceId;
 use self::{
     change::Change,
     password::Passwords,
-    records::{AccountRecord, DeviceRecord, TokenRecord},
+    records::{AccountRecord, DeviceRecord, Erased, TokenRecord},
     tokens::{Remembered, TokenHash},
 };
 pub use self::{
@@ -279,18 +279,35 @@ impl Accounts {
         Err(AccountError::Contended)
     }
 
-    /// Ends an account for good, and all its devices. Its name stays taken. Returns whether there is such an account.
+    /// Whether a password is that of an account that may be logged in to.
     ///
     /// # Errors
     ///
     /// [`AccountError`]
-    pub async fn deactivate(&self, user_id: &UserId) -> Result<bool, AccountError> {
+    pub async fn is_password(&self, user_id: &UserId, password: &str) -> Result<bool, AccountError> {
+        let account = self.account(user_id.localpart()).await?;
+        let kept = account.as_ref().and_then(|account| account.password_hash.as_deref());
+        Ok(password.len() <= PASSWORD_BYTES_MAX && self.0.passwords.is_right(password, kept).await?)
+    }
+
+    /// Ends an account for good, and all its devices. Its name stays taken. Returns whether there is such an account.
+    ///
+    /// With `erase`, what the user has sent is not for those who come later (see [`is_erased`](Self::is_erased)).
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`]
+    pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<bool, AccountError> {
         for _ in 0..TRIES_MAX {
             let key = Bytes::copy_from_slice(user_id.localpart().as_bytes());
             let Some(stored) = self.0.log.fact(fact_kind::ACCOUNT, &key).await? else { return Ok(false) };
             let account: AccountRecord = decode(&stored.value)?;
             let account = AccountRecord { password_hash: None, is_deactivated: true, ..account };
             let mut change = Change::default();
+            if erase {
+                let value = Some(encode(&Erased)?);
+                change.facts.push(Fact { kind: fact_kind::ERASED_USER, key: key.clone(), value });
+            }
             change.put(fact_kind::ACCOUNT, key, Some(stored.value), Some(encode(&account)?));
             for device in self.devices_of(user_id.localpart()).await? {
                 change.remove_device(device)?;
@@ -301,6 +318,18 @@ impl Accounts {
             }
         }
         Err(AccountError::Contended)
+    }
+
+    /// Whether a user of this server wanted to be erased: what it has sent is served redacted, but for those who could see it before.
+    ///
+    /// Source: client-server API, "POST /_matrix/client/v3/account/deactivate".
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`], when the store fails.
+    pub async fn is_erased(&self, user_id: &UserId) -> Result<bool, AccountError> {
+        let is_ours = user_id.server_name() == self.0.server_name.as_str();
+        Ok(is_ours && self.0.log.fact(fact_kind::ERASED_USER, user_id.localpart().as_bytes()).await?.is_some())
     }
 
     /// Whether a user has, or had, an account here.

@@ -21,7 +21,7 @@ pub use self::{
     pdus::Pdus,
     state::StateAnswer,
 };
-use crate::{homeserver::Homeserver, rooms::RoomsError};
+use crate::{accounts::AccountError, homeserver::Homeserver, rooms::RoomsError};
 
 /// Why a server is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,9 @@ pub enum AnsweringError {
     /// The room or the log failed.
     #[error(transparent)]
     Rooms(#[from] RoomsError),
+    /// It can't be found out whose events are to be hidden.
+    #[error(transparent)]
+    Accounts(#[from] AccountError),
 }
 
 impl From<LogError> for AnsweringError {

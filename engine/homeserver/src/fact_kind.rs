@@ -12,6 +12,9 @@ pub const DEVICE: u8 = 2;
 /// Access tokens: SHA-256 of the token → whose it is.
 pub const ACCESS_TOKEN: u8 = 3;
 
+/// Users of this server whose content is not for those who come later: localpart → nothing.
+pub const ERASED_USER: u8 = 4;
+
 /// Profiles of users of this server: localpart, NUL, field → its value in JSON.
 pub const PROFILE_FIELD: u8 = 10;
 

@@ -15,6 +15,8 @@ use crate::{
 pub enum Purpose {
     /// Making an account.
     Register,
+    /// Ending one.
+    Deactivate,
 }
 
 /// How long a session is kept, in milliseconds.

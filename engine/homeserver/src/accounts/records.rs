@@ -50,6 +50,14 @@ impl Record for TokenRecord {
     const VERSION: u8 = 1;
 }
 
+/// That a user is erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Erased;
+
+impl Record for Erased {
+    const VERSION: u8 = 1;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -247,7 +247,7 @@ async fn sc_151_a_deactivated_account_is_refused() {
     let alice = register(&accounts, "alice").await;
     let second = accounts.log_in(&login("alice", "secret", None)).await.unwrap();
     assert!(who(&accounts, &second.access_token).await.is_some());
-    assert!(accounts.deactivate(&alice.user_id).await.unwrap());
+    assert!(accounts.deactivate(&alice.user_id, false).await.unwrap());
     for token in [&alice.access_token, &second.access_token] {
         assert_eq!(who(&accounts, token).await, None);
     }
@@ -256,7 +256,7 @@ async fn sc_151_a_deactivated_account_is_refused() {
         assert!(matches!(refused, Err(LoginError::Deactivated)));
     }
     assert!(matches!(accounts.register(registration("alice")).await, Err(RegisterError::InUse)));
-    assert!(!accounts.deactivate(&UserId::parse("@bob:a.b").unwrap()).await.unwrap());
+    assert!(!accounts.deactivate(&UserId::parse("@bob:a.b").unwrap(), true).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,8 +265,10 @@ async fn sc_151_nobody_logs_in_while_the_account_is_deactivated() {
         let accounts = new().await;
         let alice = register(&accounts, "alice").await;
         let wanted = login("alice", "secret", None);
-        let (deactivated, logged_in) =
-            tokio::join!(accounts.deactivate(&alice.user_id), join_all((0..3).map(|_| accounts.log_in(&wanted))));
+        let (deactivated, logged_in) = tokio::join!(
+            accounts.deactivate(&alice.user_id, false),
+            join_all((0..3).map(|_| accounts.log_in(&wanted)))
+        );
         assert!(deactivated.unwrap());
         for login in logged_in.into_iter().flatten() {
             assert_eq!(who(&accounts, &login.access_token).await, None);

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::{AnsweringError, MissingEvents, NAMED_MAX, Pdus};
 use crate::{
+    accounts::{Registration, Role},
     homeserver::Homeserver,
     network::NoNetwork,
     rooms::{Incoming, MembershipChange, Received, SendEvent},
@@ -373,6 +374,23 @@ async fn what_was_redacted_is_answered_so() {
     let state = server.homeserver.answer_state(&server_name("b"), &server.room_id, &last).await.unwrap().state;
     let topic = json(state).await.into_iter().find(|pdu| pdu["type"] == "m.room.topic").unwrap();
     assert_eq!(topic["content"], serde_json::json!({}));
+}
+
+#[tokio::test]
+async fn sc_109_what_erased_users_have_sent_is_answered_redacted() {
+    let server = TestServer::new(RoomVersion::V11, "shared").await;
+    let accounts = &server.homeserver.accounts;
+    let (username, password) = (Some("alice".to_owned()), Some("secret".to_owned()));
+    let registration = Registration { username, password, role: Role::User, device: None };
+    accounts.register(registration).await.unwrap();
+    let said = server.say("mine").await;
+    let join = server.join("@bob:b").await;
+    assert_eq!(told(&[server.event("b", &said).await.unwrap()]), ["mine"]);
+    assert!(accounts.deactivate(&user_id(ALICE), false).await.unwrap());
+    assert_eq!(told(&[server.event("b", &said).await.unwrap()]), ["mine"]);
+    assert!(accounts.deactivate(&user_id(ALICE), true).await.unwrap());
+    assert_eq!(told(&[server.event("b", &said).await.unwrap()]), ["message-"]);
+    assert_eq!(told(&server.backfill(&[join], 2).await.unwrap()), ["member@bob:bjoin", "message-"]);
 }
 
 /// Outliers are of the state and of auth chains, which servers in the room get anyway; they have no place in history.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ravel_core::{
     event::{Membership, event_type},
-    id::{EventId, RoomId, ServerName},
+    id::{EventId, RoomId, ServerName, UserId},
     room::Room,
     state::State,
 };
@@ -44,6 +44,7 @@ impl Homeserver {
                 chosen.iter().map(said_by).collect::<Vec<_>>()
             })
             .await?;
+        self.hide_erased(room_id, chosen).await?;
         let mut known: BTreeMap<EventId, Visibility> = BTreeMap::new();
         let mut restricted = Vec::new();
         for (place, said_by) in said_by.into_iter().enumerate() {
@@ -76,6 +77,29 @@ impl Homeserver {
             if let Some(chosen) = chosen.get_mut(place) {
                 chosen.redacted |= !may_see;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Homeserver {
+    /// Has the events redacted that were sent by users of ours who wanted to be erased. Servers that had them have them still.
+    async fn hide_erased(&self, room_id: &RoomId, chosen: &mut [Chosen]) -> Result<(), AnsweringError> {
+        let sender = |room: &Room, event_id: &EventId| room.event(event_id).map(|event| event.sender.clone());
+        let senders = self.rooms.look(room_id, |room| {
+            let senders = chosen.iter().map(|chosen| sender(room, &chosen.event_id));
+            senders.collect::<Vec<Option<UserId>>>()
+        });
+        let senders = senders.await?;
+        let mut erased: BTreeMap<&UserId, bool> = BTreeMap::new();
+        for (chosen, sender) in chosen.iter_mut().zip(&senders) {
+            let Some(sender) = sender else { continue };
+            let is_erased = match erased.get(sender) {
+                Some(is_erased) => *is_erased,
+                None => self.accounts.is_erased(sender).await?,
+            };
+            erased.insert(sender, is_erased);
+            chosen.redacted |= is_erased;
         }
         Ok(())
     }

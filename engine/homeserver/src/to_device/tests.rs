@@ -82,7 +82,7 @@ async fn sc_123_messages_are_for_devices_that_exist() {
     let server = server(&store, &network).await;
     register(&server, "alice").await;
     register(&server, "gone").await;
-    server.accounts.deactivate(&user_id("@gone:a")).await.unwrap();
+    server.accounts.deactivate(&user_id("@gone:a"), false).await.unwrap();
     let to = [("@alice:a", "*", 1), ("@gone:a", "*", 2), ("@gone:a", "D", 3), ("@nobody:a", "D", 4), ("@x:b", "D", 5)];
     let length = server.log.len();
     server.to_device.keep(&message("1", &to)).await.unwrap();
