@@ -2,6 +2,8 @@
 //!
 //! Source: client-server API, "Room Upgrades".
 
+mod following;
+
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, get_i64, get_object},
     event::{Membership, event_type},
@@ -10,6 +12,7 @@ use ravel_core::{
 };
 
 use crate::{
+    account_data::AccountDataError,
     directory::DirectoryError,
     homeserver::Homeserver,
     profiles::ProfileError,
@@ -24,6 +27,8 @@ pub enum UpgradeError {
     Rooms(#[from] RoomsError),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    AccountData(#[from] AccountDataError),
     #[error(transparent)]
     Profile(#[from] ProfileError),
 }
@@ -86,11 +91,7 @@ impl Homeserver {
             let end = rooms.send(old, user, tombstone(&new)).await?;
             (new, end)
         };
-        self.directory.move_aliases(old, &new).await?;
-        if self.directory.is_published(old).await? {
-            self.directory.publish(&new, true).await?;
-            self.directory.publish(old, false).await?;
-        }
+        self.follow_upgrade(user, &new).await?;
         // 6. What the user may not do any more is left as it is.
         if rooms.state_content(old, CANONICAL_ALIAS, "").await?.is_some_and(|content| !content.is_empty()) {
             may_be_refused(rooms.send(old, user, state(CANONICAL_ALIAS, CanonicalJsonObject::new())).await)?;

@@ -186,22 +186,36 @@ impl Homeserver {
     ) -> Result<(), MembershipError> {
         let (server, user, room_id, via) = (self.clone(), user.clone(), room_id.clone(), via.to_vec());
         let joining = tokio::spawn(async move {
-            if server.rooms.is_resident(&room_id).await?
-                && let Some(joined) = server.join_here(&user, &room_id, &content).await
-            {
-                return joined;
+            server.join_here_or_elsewhere(&user, &room_id, &via, &content).await?;
+            if let Err(error) = server.follow_upgrade(&user, &room_id).await {
+                tracing::error!(%room_id, %error, "a room does not get what the room had that it replaces");
             }
-            let turn = server.joining.turn(&room_id);
-            let _turn = turn.lock().await;
-            if server.rooms.is_resident(&room_id).await?
-                && let Some(joined) = server.join_here(&user, &room_id, &content).await
-            {
-                return joined;
-            }
-            let own = OwnMembership { room_id: &room_id, user: &user, membership: Membership::Join, content: &content };
-            server.join_elsewhere(own, &via).await
+            Ok(())
         });
         joining.await.map_err(|_| RoomsError::Panicked)?
+    }
+
+    async fn join_here_or_elsewhere(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[ServerName],
+        content: &CanonicalJsonObject,
+    ) -> Result<(), MembershipError> {
+        if self.rooms.is_resident(room_id).await?
+            && let Some(joined) = self.join_here(user, room_id, content).await
+        {
+            return joined;
+        }
+        let turn = self.joining.turn(room_id);
+        let _turn = turn.lock().await;
+        if self.rooms.is_resident(room_id).await?
+            && let Some(joined) = self.join_here(user, room_id, content).await
+        {
+            return joined;
+        }
+        let own = OwnMembership { room_id, user, membership: Membership::Join, content };
+        self.join_elsewhere(own, via).await
     }
 
     /// Waits while this server comes into a room, but not for ever.

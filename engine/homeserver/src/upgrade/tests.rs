@@ -117,3 +117,55 @@ fn what_little_power_can_do_ends() {
     assert_eq!(unusual, object(r#"{"users_default":80,"events_default":81,"invite":90}"#));
     assert_eq!(greatest(&object(r#"{"ban":50,"users":{"@a:b":500,"@c:d":1},"events":{"x":7}}"#)), 500);
 }
+
+#[tokio::test]
+async fn account_data_follows_those_who_follow() {
+    let server = server().await;
+    let old = room(&server, RoomVersion::V10).await;
+    let bob = user_id("@bob:a");
+    let join = async |room_id: &RoomId| server.join(&bob, room_id, &[], object("{}")).await.unwrap();
+    join(&old).await;
+    let data = |json: serde_json::Value| json.as_object().unwrap().clone();
+    let set = async |user: &UserId, room_id: Option<&RoomId>, kind: &str, json| {
+        server.account_data.set(user, room_id, kind, data(json)).await.unwrap();
+    };
+    let tags = serde_json::json!({ "tags": { "u.x": {} } });
+    set(&bob, Some(&old), "m.tag", tags.clone()).await;
+    set(&bob, None, "m.direct", serde_json::json!({ ALICE: [old.as_str()], "@eve:b": ["!other:b"] })).await;
+    set(&user_id(ALICE), None, "m.direct", serde_json::json!({ "@bob:a": [old.as_str()] })).await;
+    let new = server.upgrade_room(&user_id(ALICE), &old, RoomVersion::V11, &[]).await.unwrap();
+    let get = async |user: &UserId, room_id: Option<&RoomId>, kind: &str| {
+        server.account_data.get(user, room_id, kind).await.unwrap()
+    };
+    let both = serde_json::json!([old.as_str(), new.as_str()]);
+    assert_eq!(get(&user_id(ALICE), None, "m.direct").await.unwrap()["@bob:a"], both);
+    assert_eq!(get(&bob, Some(&new), "m.tag").await, None);
+    server
+        .rooms
+        .send(&new, &user_id(ALICE), state(event_type::JOIN_RULES, object(r#"{"join_rule":"public"}"#)))
+        .await
+        .unwrap();
+    join(&new).await;
+    assert_eq!(get(&bob, Some(&new), "m.tag").await, Some(tags));
+    let expected = serde_json::json!({ ALICE: both, "@eve:b": ["!other:b"] });
+    assert_eq!(get(&bob, None, "m.direct").await, Some(expected));
+    // A room that only says so replaces nothing.
+    let alias = OwnedRoomAliasId::try_from("#x:a").unwrap();
+    server.directory.add(&alias, &new, &bob).await.unwrap();
+    let claim = object(&format!(r#"{{"predecessor":{{"room_id":"{new}"}}}}"#));
+    let wanted = CreateRoom {
+        room_version: RoomVersion::V11,
+        preset: Preset::PublicChat,
+        creation_content: claim,
+        power_level_content_override: object("{}"),
+        initial_state: Vec::new(),
+        name: None,
+        topic: None,
+        invite: Vec::new(),
+        is_direct: false,
+        member_content: object("{}"),
+    };
+    let claimed = server.rooms.create(&user_id("@eve:a"), wanted).await.unwrap();
+    join(&claimed).await;
+    assert_eq!(server.directory.alias(&alias).await.unwrap().unwrap().room_id, new);
+}
