@@ -59,7 +59,12 @@ impl From<RoomsError> for MatrixError {
 }
 
 pub(crate) fn room_id(id: &ruma::RoomId) -> MatrixResult<RoomId> {
-    RoomId::parse(id.as_str()).map_err(|_| MatrixError::invalid_param("the room id is invalid"))
+    parse_room_id(id.as_str())
+}
+
+/// Reads a room id of a path.
+pub(crate) fn parse_room_id(id: &str) -> MatrixResult<RoomId> {
+    RoomId::parse(id).map_err(|_| MatrixError::invalid_param("the room id is invalid"))
 }
 
 pub(crate) fn event_id(id: &ruma::EventId) -> MatrixResult<EventId> {

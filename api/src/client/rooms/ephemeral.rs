@@ -18,7 +18,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{event_id, room_id, user_id};
+use super::{event_id, parse_room_id, room_id, user_id};
 use crate::{
     client::Authenticated,
     serve::{
@@ -74,7 +74,7 @@ async fn receipt(
         true => ReceiptBody::default(),
         false => serde_json::from_slice(&body).map_err(|_| MatrixError::not_json())?,
     };
-    let room_id = RoomId::parse(&room).map_err(|_| MatrixError::invalid_param("the room id is invalid"))?;
+    let room_id = parse_room_id(&room)?;
     check_joined(&app, &sender, &room_id).await?;
     let event = <&EventId>::try_from(event.as_str());
     let event = event.map_err(|_| MatrixError::invalid_param("the event id is invalid"))?;

@@ -21,6 +21,7 @@ use ravel_homeserver::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::parse_room_id;
 use crate::{
     client::Authenticated,
     serve::{
@@ -104,7 +105,7 @@ async fn of_room(
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> MatrixResult<Json<Value>> {
     let wanted = Wanted::read(query)?;
-    let room_id = RoomId::parse(&room_id).map_err(|_| MatrixError::invalid_param("the room id is invalid"))?;
+    let room_id = parse_room_id(&room_id)?;
     let user = &sender.user_id;
     let mut told = room(&app, user, &room_id, wanted.limit()).await?;
     let is_joined = app.rooms.membership(&room_id, user).await? == Some(Membership::Join);

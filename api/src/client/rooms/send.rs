@@ -5,10 +5,7 @@ use axum::{
     extract::{Path, State},
     routing::{post, put},
 };
-use ravel_core::{
-    canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
-    id::RoomId,
-};
+use ravel_core::canonical_json::{CanonicalJsonObject, JsonMode, parse_object};
 use ravel_homeserver::rooms::SendEvent;
 use ruma::{
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
@@ -17,7 +14,7 @@ use ruma::{
 
 use serde_json::{Value, json};
 
-use super::{content, event_id, room_id, ruma_event_id};
+use super::{content, event_id, parse_room_id, room_id, ruma_event_id};
 use crate::{
     client::Authenticated,
     serve::{
@@ -72,7 +69,7 @@ async fn send_again(
     Path((room, event_type)): Path<(String, String)>,
     body: axum::body::Bytes,
 ) -> MatrixResult<Json<Value>> {
-    let room_id = RoomId::parse(&room).map_err(|_| MatrixError::invalid_param("the room id is invalid"))?;
+    let room_id = parse_room_id(&room)?;
     let content = parse_object(&body, JsonMode::Strict).map_err(|error| MatrixError::bad_json(error.to_string()))?;
     let event = SendEvent { event_type, state_key: None, content, redacts: None };
     let sent = app.rooms.send(&room_id, &sender.user_id, event).await?;

@@ -65,6 +65,7 @@ impl From<UpgradeError> for MatrixError {
         match error {
             UpgradeError::Rooms(error) => error.into(),
             UpgradeError::Directory(error) => error.into(),
+            UpgradeError::AccountData(error) => error.into(),
             UpgradeError::Profile(error) => error.into(),
         }
     }

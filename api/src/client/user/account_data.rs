@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::own;
 use crate::{
-    client::Authenticated,
+    client::{Authenticated, rooms::parse_room_id},
     serve::{
         App,
         error::{MatrixError, MatrixResult},
@@ -61,7 +61,7 @@ async fn get_of_room(
     sender: Authenticated,
     Path((user_id, room_id, data_type)): Path<(String, String, String)>,
 ) -> MatrixResult<Json<Value>> {
-    read(&app, &own(&sender, &user_id)?, Some(&room(&room_id)?), &data_type).await
+    read(&app, &own(&sender, &user_id)?, Some(&parse_room_id(&room_id)?), &data_type).await
 }
 
 /// Source: client-server API, "PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}".
@@ -71,7 +71,7 @@ async fn set_of_room(
     Path((user_id, room_id, data_type)): Path<(String, String, String)>,
     JsonBody(content): JsonBody<Map<String, Value>>,
 ) -> MatrixResult<Json<Value>> {
-    write(&app, &own(&sender, &user_id)?, Some(&room(&room_id)?), &data_type, content).await
+    write(&app, &own(&sender, &user_id)?, Some(&parse_room_id(&room_id)?), &data_type, content).await
 }
 
 /// Source: client-server API, "GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags".
@@ -80,7 +80,8 @@ async fn tags(
     sender: Authenticated,
     Path((user_id, room_id)): Path<(String, String)>,
 ) -> MatrixResult<Json<Value>> {
-    let content = app.homeserver.account_data.get(&own(&sender, &user_id)?, Some(&room(&room_id)?), TAGS).await?;
+    let content =
+        app.homeserver.account_data.get(&own(&sender, &user_id)?, Some(&parse_room_id(&room_id)?), TAGS).await?;
     let tags = content.and_then(|mut content| content.get_mut("tags").map(Value::take));
     Ok(Json(json!({ "tags": tags.unwrap_or_else(|| json!({})) })))
 }
@@ -125,7 +126,7 @@ async fn change_tags(
         content.insert("tags".to_owned(), tags.into());
         content
     };
-    app.homeserver.account_data.update(user, Some(&room(room_id)?), TAGS, changed).await?;
+    app.homeserver.account_data.update(user, Some(&parse_room_id(room_id)?), TAGS, changed).await?;
     Ok(Json(json!({})))
 }
 
@@ -147,10 +148,6 @@ async fn write(
     }
     app.homeserver.account_data.set(user, room_id, data_type, content).await?;
     Ok(Json(json!({})))
-}
-
-fn room(room_id: &str) -> MatrixResult<RoomId> {
-    RoomId::parse(room_id).map_err(|_| MatrixError::invalid_param("the room id is invalid"))
 }
 
 impl From<AccountDataError> for MatrixError {
