@@ -39,9 +39,8 @@ fn sc_108_only_users_of_this_server_are_told_of() {
     claim("@alice:other.org").fails(400, "M_INVALID_PARAM");
 }
 
-/// What is not here yet, and what nobody is told.
 #[test]
-fn there_are_no_files_and_no_tokens() {
+fn what_is_not_there_is_not_found() {
     let authority = Authority::new();
     let (ravel, remote) = (authority.ravel(), authority.remote());
     remote.get(&ravel, "v1/media/download/abc").fails(404, "M_NOT_FOUND");
