@@ -170,6 +170,7 @@ impl From<ResidentError> for MatrixError {
             | ResidentError::ServerDenied
             | ResidentError::NoConditionMet
             | ResidentError::AlreadyJoined
+            | ResidentError::TooManyInvites
             | ResidentError::Unsigned
             | ResidentError::Signature(_) => Self::forbidden(text),
             ResidentError::IncompatibleRoomVersion(version) => match RoomVersionId::try_from(version.as_str()) {

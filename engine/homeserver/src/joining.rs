@@ -54,6 +54,8 @@ pub enum ResidentError {
     NoConditionMet,
     #[error("there is no such user here")]
     UnknownUser,
+    #[error("the user has too many invites that it has not answered")]
+    TooManyInvites,
     #[error("the user is in the room")]
     AlreadyJoined,
     #[error("the create event of the room is missing")]

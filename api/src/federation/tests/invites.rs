@@ -316,3 +316,25 @@ async fn sc_144_the_list_of_a_room_that_was_left_shuts_nobody_out() {
     c.app.homeserver.invite(&carol, &room_id, &bob, object("{}")).await.unwrap();
     assert!(b.sync(&bob, None).await.0.invited.contains_key(&room_id));
 }
+
+#[tokio::test]
+async fn sc_214_a_user_can_have_so_many_invites() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let bob = b.user("bob").await;
+    let invite = async |number: usize| {
+        let room_id = format!("!r{number}:a.org");
+        let (event_id, pdu) = forged(&a, RoomVersion::V11, |event| {
+            event.insert("room_id".into(), room_id.as_str().into());
+        });
+        let room_id = RoomId::parse(&room_id).unwrap();
+        let server = &b.app.homeserver;
+        server.receive_invite(&a.name, &room_id, event_id.as_str(), &pdu, RoomVersion::V11, &[]).await
+    };
+    for number in 0..500 {
+        invite(number).await.unwrap();
+    }
+    assert!(matches!(invite(500).await, Err(ResidentError::TooManyInvites)));
+    b.app.homeserver.leave(&bob, &RoomId::parse("!r0:a.org").unwrap(), object("{}")).await.unwrap();
+    invite(500).await.unwrap();
+}

@@ -24,6 +24,9 @@ const STATE_EVENTS_MAX: usize = 30;
 /// How long they may be all together, in bytes.
 const STATE_BYTES_MAX: usize = 128 << 10;
 
+/// The most invites that a user has not answered, to rooms that this server is not in.
+const INVITES_MAX: usize = 500;
+
 impl Homeserver {
     /// Takes the invite of a user of this server by one of another; returns the invite, as JSON, with our signature.
     ///
@@ -66,6 +69,9 @@ impl Homeserver {
             // It comes again in a transaction; if something is missing that it builds on, that is asked for then.
             self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
         } else {
+            if self.rooms.invites_from_outside(&user) >= INVITES_MAX {
+                return Err(ResidentError::TooManyInvites);
+            }
             let outside =
                 outside(OutsideMembership::Invite, room_version.to_string(), &signed, stripped(state), origin)?;
             self.rooms.set_outside(room_id, &user, Some(&outside)).await?;

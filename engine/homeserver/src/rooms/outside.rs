@@ -100,6 +100,12 @@ impl Rooms {
         Ok(fact.map(|fact| decode(&fact.value)).transpose()?)
     }
 
+    /// Returns the number of invites of a user to rooms that this server is not in.
+    pub(crate) fn invites_from_outside(&self, user: &UserId) -> usize {
+        let all = self.0.members().outside_of(user);
+        all.iter().filter(|(_, membership, _)| *membership == OutsideMembership::Invite).count()
+    }
+
     /// Sets a user's membership in a room that this server is not in, or takes it away; returns once it is durable.
     ///
     /// Goes on to its end if the caller does not wait for it.
