@@ -53,6 +53,10 @@ pub const PASSED_ON: u8 = 32;
 /// log.
 pub const TO_DEVICE: u8 = 33;
 
+/// EDUs that are sent to another server even if this one is stopped before: server name, NUL, a name → the EDU in JSON. The order is that of
+/// the log.
+pub const OUTGOING_EDU: u8 = 34;
+
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;
 

@@ -17,6 +17,7 @@ use std::{
 };
 
 use ravel_core::id::ServerName;
+use ravel_store::Durability;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -24,7 +25,7 @@ use tokio::{
 
 pub use self::edu::Edu;
 use self::scheduler::{Inputs, Scheduler};
-use crate::{homeserver::Homeserver, rooms::ToSend};
+use crate::{homeserver::Homeserver, random::random_text, rooms::ToSend, to_device::ToDeviceError};
 
 /// An EDU, and who is to get it.
 type EduToSend = (BTreeSet<ServerName>, Edu);
@@ -72,6 +73,20 @@ impl Homeserver {
         if !destinations.is_empty() && self.sending.edus.try_send((destinations, edu)).is_err() {
             metrics::counter!(scheduler::EDUS_DROPPED).increment(1);
         }
+    }
+
+    /// Sends an EDU to another server, also if this one is stopped before.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be written.
+    pub(crate) async fn send_edu_for_sure(&self, server: ServerName, edu: Edu) -> Result<(), ToDeviceError> {
+        let fact = told::keep_edu(&server, &random_text(&*self.random, 16), &edu)?;
+        let edu = edu.kept_by(fact.key.clone());
+        self.log.put_facts(&[fact], &[], Durability::Sync).await?;
+        // If nobody takes it any more, it is found at the next start.
+        let _ = self.sending.edus.send(([server].into(), edu)).await;
+        Ok(())
     }
 
     /// Ends what runs by itself: transactions that are being sent are waited for, not for long. What was not sent is found when the

@@ -3,7 +3,7 @@
 //! Source: client-server API, "Send-to-Device messaging".
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -48,14 +48,14 @@ pub enum ToDeviceError {
     Json(#[from] serde_json::Error),
 }
 
-/// Returns the id of a message that a client calls by a transaction id: at most 32 characters, the same if it is sent again.
+/// Returns the id of a message that a client calls by a transaction id: 24 characters, the same if it is sent again.
 pub fn message_id(sender: &Session, event_type: &str, transaction_id: &str) -> String {
     let mut hash = Sha256::new();
     for part in [sender.user_id.as_str(), sender.device_id.as_str(), event_type, transaction_id] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Contents by user and device; the device `*` stands for all of the user's.
@@ -227,8 +227,8 @@ impl ToDeviceMessage {
 }
 
 impl Homeserver {
-    /// Sends a message of a user of this server to devices, of this server and of others. Those of this server get it even if the server
-    /// stops; to other servers it is sent as long as this one runs.
+    /// Sends a message of a user of this server to devices, of this server and of others. When this returns, it is kept until they, or their
+    /// servers, have got it.
     ///
     /// # Errors
     ///
@@ -245,18 +245,39 @@ impl Homeserver {
                 self.to_device.keep(&ToDeviceMessage { messages, ..message.clone() }).await?;
                 continue;
             }
-            let messages: BTreeMap<&str, _> =
-                messages.iter().map(|(user_id, contents)| (user_id.as_str(), contents)).collect();
-            let content = json!({
-                "sender": message.sender.as_str(),
-                "type": message.event_type,
-                "message_id": message.message_id,
-                "messages": messages,
-            });
-            self.send_edu(BTreeSet::from([server]), Edu::new("m.direct_to_device", &content, None)?);
+            for (number, messages) in in_parts(messages).into_iter().enumerate() {
+                let messages: BTreeMap<&str, _> =
+                    messages.iter().map(|(user_id, contents)| (user_id.as_str(), contents)).collect();
+                let content = json!({
+                    "sender": message.sender.as_str(),
+                    "type": message.event_type,
+                    "message_id": format!("{}.{number}", message.message_id),
+                    "messages": messages,
+                });
+                self.send_edu_for_sure(server.clone(), Edu::new("m.direct_to_device", &content, None)?).await?;
+            }
         }
         Ok(())
     }
+}
+
+/// Divides messages so that no part is much longer than the longest content.
+fn in_parts(messages: Messages) -> Vec<Messages> {
+    let (mut parts, mut bytes) = (Vec::<Messages>::new(), usize::MAX);
+    for (user_id, contents) in messages {
+        for (device, content) in contents {
+            let more = content.get().len() + device.len() + user_id.as_str().len();
+            bytes = bytes.saturating_add(more);
+            if bytes > CONTENT_BYTES_MAX {
+                parts.push(Messages::new());
+                bytes = more;
+            }
+            if let Some(part) = parts.last_mut() {
+                part.entry(user_id.clone()).or_default().insert(device, content);
+            }
+        }
+    }
+    parts
 }
 
 #[cfg(test)]

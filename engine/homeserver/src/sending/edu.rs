@@ -1,5 +1,6 @@
 //! What is sent beside events.
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -12,6 +13,8 @@ pub struct Edu {
     content: Box<RawValue>,
     /// What it is about, if only the newest of its type that is about the same is of any use.
     about: Option<String>,
+    /// The key of the fact that keeps it until it is delivered, if one does.
+    kept: Option<Bytes>,
 }
 
 impl Edu {
@@ -21,7 +24,16 @@ impl Edu {
     ///
     /// When the content can't be written as JSON.
     pub fn new(edu_type: &str, content: &impl Serialize, about: Option<String>) -> Result<Self, serde_json::Error> {
-        Ok(Self { edu_type: edu_type.to_owned(), content: to_raw_value(content)?, about })
+        Ok(Self { edu_type: edu_type.to_owned(), content: to_raw_value(content)?, about, kept: None })
+    }
+
+    /// Says that a fact keeps it.
+    pub(crate) fn kept_by(self, key: Bytes) -> Self {
+        Self { kept: Some(key), ..self }
+    }
+
+    pub(super) fn kept(&self) -> Option<&Bytes> {
+        self.kept.as_ref()
     }
 
     /// Whether it takes the place of another one.

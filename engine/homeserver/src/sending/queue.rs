@@ -115,8 +115,11 @@ struct CatchingUp {
 /// How many events wait in memory.
 const PDUS_MAX: usize = 500;
 
-/// How many EDUs wait; the oldest are dropped, as they are out of date.
+/// How many EDUs wait that nothing keeps; the oldest are dropped, as they are out of date.
 const EDUS_MAX: usize = 200;
+
+/// How many EDUs wait that facts keep; those that come later are dropped.
+const KEPT_EDUS_MAX: usize = 1_000;
 
 /// After so many failures nothing but the place in the log is kept in memory.
 const FAILURES_KEPT_MAX: u32 = 3;
@@ -153,15 +156,22 @@ impl Queue {
         }
     }
 
-    /// Takes an EDU, in place of one that it replaces. Returns how many were dropped for it.
-    pub(super) fn push_edu(&mut self, edu: Edu) -> usize {
+    /// Takes an EDU, in place of one that it replaces. Returns what is dropped for it, or that it is dropped itself.
+    pub(super) fn push_edu(&mut self, edu: Edu) -> Option<Edu> {
         if let Some(place) = self.edus.iter_mut().find(|other| edu.replaces(other)) {
             *place = edu;
-            return 0;
+            return None;
         }
+        let is_kept = edu.kept().is_some();
+        let alike = self.edus.iter().filter(|other| other.kept().is_some() == is_kept).count();
+        if is_kept && alike >= KEPT_EDUS_MAX {
+            return Some(edu);
+        }
+        let oldest = self.edus.iter().position(|other| other.kept().is_none());
+        let oldest = oldest.filter(|_| !is_kept && alike >= EDUS_MAX);
+        let dropped = oldest.and_then(|oldest| self.edus.remove(oldest));
         self.edus.push_back(edu);
-        let surplus = self.edus.len().saturating_sub(EDUS_MAX);
-        self.edus.drain(..surplus).count()
+        dropped
     }
 
     /// Returns what is to be done next, the same as before until that is [`ended`](Self::ended) or [`found`](Self::found); nothing if
@@ -271,6 +281,12 @@ impl Queue {
     /// Returns how many transactions in a row failed, or were given up.
     pub(super) fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Returns the keys of the facts that keep EDUs of the transaction.
+    pub(super) fn kept_in_transaction(&self) -> Vec<Bytes> {
+        let edus = self.transaction.iter().flat_map(|transaction| &transaction.edus);
+        edus.filter_map(|edu| edu.kept().cloned()).collect()
     }
 
     /// Returns how many PDUs and EDUs are in the transaction.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use ravel_core::id::ServerName;
 use ravel_store::log::LogError;
 use tokio::{
@@ -16,7 +17,7 @@ use tokio::{
 use super::{
     Edu, EduToSend,
     queue::{Ending, Outgoing, Queue, Round, Step},
-    told::{Told, forget_passed_on},
+    told::{Told, forget_passed_on, kept_edus},
 };
 use crate::{
     clock::Clock,
@@ -57,6 +58,8 @@ pub(super) struct Scheduler {
     /// The place in the log before which everything that came through the outbox is in the queues.
     horizon: u64,
     written: Told,
+    /// The keys of facts that keep EDUs which are delivered or dropped.
+    gone: Vec<Bytes>,
     is_writing: bool,
     /// Whether something was sent since.
     has_sent: bool,
@@ -143,6 +146,7 @@ impl Scheduler {
             runs_for: HashMap::new(),
             horizon: 0,
             written: Told::default(),
+            gone: Vec::new(),
             is_writing: false,
             has_sent: false,
             write_at_ms: i64::MAX,
@@ -199,6 +203,9 @@ impl Scheduler {
             }
         }
         self.horizon = opened_at;
+        for (destination, edu) in kept_edus(&server.log).await? {
+            self.take_edu([destination].into(), &edu);
+        }
         Ok(())
     }
 
@@ -241,9 +248,9 @@ impl Scheduler {
 
     fn take_edu(&mut self, destinations: BTreeSet<ServerName>, edu: &Edu) {
         for name in destinations {
-            let dropped = self.destination(&name).queue.push_edu(edu.clone());
-            if dropped > 0 {
-                metrics::counter!(EDUS_DROPPED).increment(dropped as u64);
+            if let Some(dropped) = self.destination(&name).queue.push_edu(edu.clone()) {
+                metrics::counter!(EDUS_DROPPED).increment(1);
+                self.gone.extend(dropped.kept().cloned());
             }
             self.make_ready(&name);
         }
@@ -391,11 +398,16 @@ impl Scheduler {
         let Some(destination) = self.destinations.get_mut(name) else { return };
         let (pdus, edus) = destination.queue.in_transaction();
         count(ending, pdus, edus);
+        let kept = destination.queue.kept_in_transaction();
+        if ending == Ending::Delivered {
+            self.gone.extend(kept);
+        }
         if let Some(given_up) = destination.queue.ended(ending, horizon) {
             metrics::counter!(PDUS_REFUSED).increment(1);
             let event_id = given_up.pdus.first().map(|pdu| tracing::field::display(&pdu.event_id));
             let edu_type = given_up.edus.first().map(Edu::edu_type);
             tracing::warn!(destination = %name, event_id, edu_type, "given up: the server refuses it");
+            self.gone.extend(given_up.edus.iter().filter_map(|edu| edu.kept().cloned()));
         }
         destination.is_doubtful = !matches!(ending, Ending::Delivered);
         let failures = destination.queue.failures().max(1);
@@ -440,14 +452,17 @@ impl Scheduler {
         self.look_ahead();
         let Some(server) = self.server().filter(|_| !self.is_writing) else { return };
         let (told, before) = (self.told(), self.written.clone());
-        let is_idle = told.behind == before.behind && !self.has_sent;
-        if told == before || (is_idle && told.all < before.all.saturating_add(WRITE_IDLE_ENTRIES)) {
+        let is_idle = told.behind == before.behind && !self.has_sent && self.gone.is_empty();
+        if (told == before && self.gone.is_empty())
+            || (is_idle && told.all < before.all.saturating_add(WRITE_IDLE_ENTRIES))
+        {
             return;
         }
         (self.is_writing, self.has_sent) = (true, false);
         let forget_before = self.forget_before(&told, server.log.len());
+        let gone = std::mem::take(&mut self.gone);
         self.steps.spawn(async move {
-            let mut result = told.write(&before, &server.log).await;
+            let mut result = told.write(&before, &gone, &server.log).await;
             if let (Ok(()), Some(place)) = (&result, forget_before) {
                 result = forget_passed_on(&server.log, place).await;
             }
@@ -500,7 +515,7 @@ impl Scheduler {
         self.look_ahead();
         let Some(server) = self.server() else { return };
         let told = self.told();
-        if let Err(error) = told.write(&self.written, &server.log).await {
+        if let Err(error) = told.write(&self.written, &self.gone, &server.log).await {
             tracing::error!(error = &error as &dyn std::error::Error, "how far servers were told can't be written");
         }
     }

@@ -10,8 +10,13 @@ use ravel_store::{
     Durability,
     log::{EventLog, Fact, LogError},
 };
+use serde_json::json;
 
-use crate::fact_kind::{PASSED_ON, TOLD, TOLD_ALL};
+use super::Edu;
+use crate::{
+    fact_kind::{OUTGOING_EDU, PASSED_ON, TOLD, TOLD_ALL},
+    record::{RecordError, all_facts, decode_json, encode_json, key, key_parts},
+};
 
 /// How far other servers were told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,13 +49,14 @@ impl Told {
         }
     }
 
-    /// Writes what differs from what was written before, all at once.
-    pub(super) async fn write(&self, before: &Self, log: &EventLog) -> Result<(), LogError> {
+    /// Writes what differs from what was written before, and that some facts which kept EDUs are gone, all at once.
+    pub(super) async fn write(&self, before: &Self, gone_edus: &[Bytes], log: &EventLog) -> Result<(), LogError> {
         let gone =
             before.behind.keys().filter(|server| !self.behind.contains_key(*server)).map(|server| (server, None));
         let new = self.behind.iter().filter(|(server, told)| before.behind.get(*server) != Some(told));
         let servers = gone.chain(new.map(|(server, told)| (server, Some(*told))));
         let mut facts: Vec<Fact> = servers.map(|(server, told)| fact(TOLD, server.as_str().as_bytes(), told)).collect();
+        facts.extend(gone_edus.iter().map(|key| Fact { kind: OUTGOING_EDU, key: key.clone(), value: None }));
         if self.all != before.all {
             facts.push(fact(TOLD_ALL, &[], Some(self.all)));
         }
@@ -59,6 +65,26 @@ impl Told {
         }
         Ok(())
     }
+}
+
+/// Returns a fact that keeps an EDU for a server until it is delivered; `name` is to be its own.
+pub(crate) fn keep_edu(server: &ServerName, name: &str, edu: &Edu) -> Result<Fact, RecordError> {
+    let value = json!({ "edu_type": edu.edu_type(), "content": edu.content() });
+    Ok(Fact { kind: OUTGOING_EDU, key: key(&[server.as_str(), name]), value: Some(encode_json(&value)?) })
+}
+
+/// Returns the EDUs that are kept, in order, and for whom they are. What can't be read is left out.
+pub(super) async fn kept_edus(log: &EventLog) -> Result<Vec<(ServerName, Edu)>, LogError> {
+    let mut facts = all_facts(log, OUTGOING_EDU, &[]).await?;
+    facts.sort_unstable_by_key(|fact| fact.sequence);
+    let edus = facts.into_iter().filter_map(|fact| {
+        let [server, _] = key_parts(&fact.key).ok()?;
+        let server = ServerName::parse(server).ok()?;
+        let edu = decode_json(&fact.value).ok()?;
+        let edu = Edu::new(edu.get("edu_type")?.as_str()?, edu.get("content")?, None).ok()?;
+        Some((server, edu.kept_by(fact.key)))
+    });
+    Ok(edus.collect())
 }
 
 /// Forgets which events came in through this server, as far as that was kept before a place in the log.

@@ -139,10 +139,48 @@ async fn messages_to_others_go_to_their_servers() {
     let content = json!({
         "sender": "@alice:a",
         "type": "m.x",
-        "message_id": "1",
+        "message_id": "1.0",
         "messages": { "@bob:b": { "*": 2 }, "@bella:b": { "E": 3 } },
     });
     let edus = sent.lock().unwrap().iter().map(|body| body["edus"].clone()).collect::<Vec<_>>();
     assert_eq!(edus, [json!([{ "edu_type": "m.direct_to_device", "content": content }])]);
     assert_eq!(server.server_name, server_name("a"));
+}
+
+#[tokio::test]
+async fn messages_to_a_server_that_is_away_come_after_a_restart_and_once() {
+    let (store, network) = (MemoryStore::new(), Arc::<TestNetwork>::default());
+    let first = server(&store, &network).await;
+    register(&first, "alice").await;
+    for number in 0..3 {
+        let sent = message(&number.to_string(), &[("@bob:b", "*", number)]);
+        first.send_to_devices(ToDeviceMessage { sender: user_id("@alice:a"), ..sent }).await.unwrap();
+    }
+    settle().await;
+    first.stop().await;
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let arrived = sent.clone();
+    network.set("b", move |request| {
+        let body: Value = serde_json::from_slice(request.body()).unwrap();
+        let edus = body["edus"].as_array().unwrap();
+        arrived.lock().unwrap().extend(edus.iter().map(|edu| edu["content"]["messages"]["@bob:b"]["*"].clone()));
+        Answer::Status(200, "{}")
+    });
+    let second = server(&store, &network).await;
+    settle().await;
+    assert_eq!(*sent.lock().unwrap(), [0, 1, 2]);
+    second.stop().await;
+    let third = server(&store, &network).await;
+    settle().await;
+    assert_eq!(sent.lock().unwrap().len(), 3);
+    third.stop().await;
+}
+
+#[test]
+fn many_messages_go_in_parts() {
+    let content = RawValue::from_string(format!("\"{}\"", "x".repeat(20_000))).unwrap();
+    let devices = (0..7).map(|number| (number.to_string(), content.clone())).collect();
+    let parts = in_parts(Messages::from([(user_id("@a:b"), devices), (user_id("@b:b"), BTreeMap::new())]));
+    let sizes: Vec<usize> = parts.iter().map(|part| part.values().map(BTreeMap::len).sum()).collect();
+    assert_eq!(sizes, [3, 3, 1]);
 }

@@ -30,7 +30,7 @@ fn queue_of(numbers: Range<u64>) -> Queue {
 fn a_transaction_has_50_pdus_and_100_edus() {
     let mut queue = queue_of(0..120);
     for number in 0..150 {
-        assert_eq!(queue.push_edu(edu(&number.to_string())), 0);
+        assert!(queue.push_edu(edu(&number.to_string())).is_none());
     }
     for (pdus, edus) in [(0..50, 100), (50..100, 50), (100..120, 0)] {
         assert_eq!(sent(&mut queue), (pdus.collect(), edus));
@@ -58,9 +58,17 @@ fn edus_replace_older_ones_and_are_bounded() {
     let mut queue = Queue::default();
     queue.push_edu(edu("a"));
     queue.push_edu(edu("b"));
-    assert_eq!((queue.push_edu(edu("a")), queue.lengths()), (0, (0, 2)));
-    let dropped: usize = (0..1_000).map(|number| queue.push_edu(edu(&number.to_string()))).sum();
+    assert!(queue.push_edu(edu("a")).is_none());
+    assert_eq!(queue.lengths(), (0, 2));
+    let dropped = (0..1_000).filter_map(|number| queue.push_edu(edu(&number.to_string()))).count();
     assert_eq!((dropped, queue.lengths()), (1_002 - EDUS_MAX, (0, EDUS_MAX)));
+    // What is kept is not dropped for what is not, nor the other way around.
+    let kept = |number: usize| Edu::new("m.test", &number, None).unwrap().kept_by(Bytes::from(number.to_string()));
+    assert!((0..KEPT_EDUS_MAX).all(|number| queue.push_edu(kept(number)).is_none()));
+    let dropped = queue.push_edu(kept(KEPT_EDUS_MAX)).unwrap();
+    assert_eq!(dropped.kept().unwrap(), &KEPT_EDUS_MAX.to_string());
+    assert!(queue.push_edu(edu("new")).unwrap().kept().is_none());
+    assert_eq!(queue.lengths(), (0, EDUS_MAX + KEPT_EDUS_MAX));
 }
 
 #[test]
