@@ -80,6 +80,12 @@ fn two_users_talk() {
     put(&server, &bob, &at("redact/$nothing/6"), &json!({})).fails(404, "M_NOT_FOUND");
     let said = send(&bob, "7", "mine").ok()["event_id"].as_str().unwrap().to_owned();
     put(&server, &bob, &at(&format!("redact/{said}/8")), &json!({})).ok();
+    // As old clients do it.
+    let said = send(&bob, "9", "mine").ok()["event_id"].as_str().unwrap().to_owned();
+    let redaction = server.post(&at(&format!("redact/{said}")), Some(&bob), &json!({ "reason": "old" })).ok();
+    let redaction = server.get(&at(&format!("event/{}", redaction["event_id"].as_str().unwrap())), Some(&alice)).ok();
+    assert_eq!((&redaction["type"], &redaction["content"]["reason"]), (&json!("m.room.redaction"), &json!("old")));
+    assert_eq!(server.get(&at(&format!("event/{said}")), Some(&alice)).ok()["content"], json!({}));
 
     let kick = json!({ "user_id": "@bob:example.org", "reason": "rude" });
     server.post(&at("kick"), Some(&bob), &json!({ "user_id": "@alice:example.org" })).fails(403, "M_FORBIDDEN");

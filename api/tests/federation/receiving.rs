@@ -225,18 +225,28 @@ fn the_states_before_missing_events_will_do() {
     let others = joined.into_iter().filter(|(_, event)| event["state_key"] != bob.user.as_str());
     let before_new: Vec<_> = others.chain([old]).collect();
     answer_state(&scene.remote, before_new, vec![new.clone()]);
-    let (missing, known) = (between.1.clone(), new.0.replace('$', "%24"));
+    let (missing, known, known_encoded) = (between.1.clone(), new.0.clone(), new.0.replace('$', "%24"));
     scene.remote.answers(move |asked| {
         let path = asked.path.strip_prefix("/_matrix/federation/v1/")?;
         if path.starts_with("get_missing_events/") {
             return Some((200, json!({ "events": [missing] })));
         }
-        let is_of_another = path.starts_with("state_ids/") && !path.contains(&known) && !path.contains(&new.0);
+        let is_of_known = path.contains(&known) || path.contains(&known_encoded);
+        let is_of_another = path.starts_with("state_ids/") && !is_of_known;
         is_of_another.then(|| (404, json!({ "errcode": "M_NOT_FOUND", "error": "no state" })))
     });
     assert_eq!(bob.send(&scene.ravel, "1", &[&last.1]), json!({ last.0: {} }));
     assert_eq!(alice.texts(&room), ["between", "last"]);
     assert_eq!(alice.state(&room, "m.room.member", &bob.user).unwrap()["displayname"], "new");
+
+    // The gap is right before what a sync tells: whoever goes on from there makes that it is filled.
+    let filter = "%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A2%7D%7D%7D";
+    let sync = scene.ravel.get(&format!("v3/sync?filter={filter}"), Some(&alice.token)).ok();
+    let from = sync["rooms"]["join"][&room]["timeline"]["prev_batch"].as_str().unwrap().to_owned();
+    let history = json!({ "origin": "a", "origin_server_ts": 1, "pdus": [new.1] });
+    scene.remote.answers(move |asked| asked.path.contains("/v1/backfill/").then(|| (200, history.clone())));
+    let page = scene.ravel.get(&format!("v3/rooms/{room}/messages?dir=b&from={from}"), Some(&alice.token)).ok();
+    assert_eq!(page["chunk"][0]["event_id"], new.0.as_str(), "{page}");
 }
 
 /// Returns the state after an event, as the server tells it to another that is in the room.
@@ -292,6 +302,19 @@ fn sc_066_what_lacks_its_past_waits_and_is_told_so() {
     assert_eq!(alice.texts(&room), [""; 0]);
     alice.say(&room, "nothing happened");
     assert_eq!(alice.texts(&room), ["nothing happened"]);
+}
+
+#[test]
+fn what_cites_nothing_that_its_server_has_is_dropped() {
+    let scene = Scene::new();
+    let (alice, room, mut bob) = scene.room(V11);
+    let auth_events: Vec<String> = bob.auth_events.iter().cloned().chain(["$unknown".to_owned()]).collect();
+    let (id, event) = bob.event(&json!({ "auth_events": auth_events }));
+    assert_eq!(bob.send(&scene.ravel, "1", &[&event]), json!({ id: {} }));
+    assert!(scene.remote.asked().iter().any(|asked| asked.path.contains("/v1/event_auth/")));
+    let (_, good) = bob.say("good");
+    bob.send(&scene.ravel, "2", &[&good]);
+    assert_eq!(alice.texts(&room), ["good"]);
 }
 
 #[test]

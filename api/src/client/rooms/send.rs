@@ -5,7 +5,10 @@ use axum::{
     extract::{Path, State},
     routing::{post, put},
 };
-use ravel_core::canonical_json::{CanonicalJsonObject, JsonMode, parse_object};
+use ravel_core::{
+    canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
+    id::EventId,
+};
 use ravel_homeserver::rooms::SendEvent;
 use ruma::{
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
@@ -30,6 +33,7 @@ pub(super) fn routes() -> Router<App> {
         .client("/rooms/{room_id}/send/{event_type}", post(send_again))
         .ruma::<send_state_event::v3::Request, _, _>(set)
         .ruma::<redact_event::v3::Request, _, _>(redact)
+        .client("/rooms/{room_id}/redact/{event_id}", post(redact_again))
         // Where the state key is empty, "the trailing slash on this endpoint is optional"; ruma's paths have a state key.
         .route("/_matrix/client/r0/rooms/{room_id}/state/{event_type}", put(set))
         .route("/_matrix/client/r0/rooms/{room_id}/state/{event_type}/", put(set))
@@ -103,13 +107,29 @@ async fn redact(
 ) -> MatrixResult<RumaResponse<redact_event::v3::Response>> {
     sender.no_guest()?;
     let reason = request.reason.clone().map(|reason| ("reason".into(), reason.into()));
-    let event = SendEvent {
-        event_type: "m.room.redaction".to_owned(),
-        state_key: None,
-        content: CanonicalJsonObject::from_iter(reason),
-        redacts: Some(event_id(&request.event_id)?),
-    };
+    let event = redaction(event_id(&request.event_id)?, CanonicalJsonObject::from_iter(reason));
     let to = format!("{} redacts {}", request.room_id, request.event_id);
     let sent = once(&app, &sender, &request.room_id, to, &request.txn_id, event).await?;
     Ok(RumaResponse(redact_event::v3::Response::new(sent)))
+}
+
+/// As [`redact`] before there were transaction ids.
+async fn redact_again(
+    State(app): State<App>,
+    sender: Authenticated,
+    Path((room, redacted)): Path<(String, String)>,
+    body: axum::body::Bytes,
+) -> MatrixResult<Json<Value>> {
+    sender.no_guest()?;
+    let room_id = parse_room_id(&room)?;
+    let redacted = EventId::parse(&redacted).map_err(|_| MatrixError::invalid_param("the event id is invalid"))?;
+    let body = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+    let mut content = parse_object(body, JsonMode::Strict).map_err(|error| MatrixError::bad_json(error.to_string()))?;
+    content.retain(|field, _| &**field == "reason");
+    let sent = app.rooms.send(&room_id, &sender.user_id, redaction(redacted, content)).await?;
+    Ok(Json(json!({ "event_id": sent.as_str() })))
+}
+
+fn redaction(redacts: EventId, content: CanonicalJsonObject) -> SendEvent {
+    SendEvent { event_type: "m.room.redaction".to_owned(), state_key: None, content, redacts: Some(redacts) }
 }

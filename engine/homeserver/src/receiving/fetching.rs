@@ -40,6 +40,9 @@ pub enum FetchError {
     /// The server does not answer, or says no.
     #[error(transparent)]
     Federation(#[from] FederationError),
+    /// The server does not have what an event of its cites.
+    #[error("its auth events can't be had: {0}")]
+    AuthEvents(#[source] FederationError),
     /// What it answers is not enough to judge an event by.
     #[error("the answer does not have what the event builds on")]
     Incomplete,
@@ -51,7 +54,7 @@ pub enum FetchError {
 impl FetchError {
     /// Whether it may be had later, or from another server.
     pub(super) fn is_of_server(&self) -> bool {
-        !matches!(self, Self::Rooms(_))
+        !matches!(self, Self::Rooms(_) | Self::AuthEvents(_))
     }
 }
 

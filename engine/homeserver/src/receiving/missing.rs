@@ -19,6 +19,9 @@ const GAPS_MAX: usize = 4;
 
 impl Homeserver {
     /// Takes an event that builds on what is not here: asks for that, and keeps the event for later if its server does not answer.
+    ///
+    /// One whose auth events are not even known to its server is dropped. It could only be rejected, and that is no error of a
+    /// transaction.
     pub(super) async fn take_lacking(
         &self,
         origin: &ServerName,
@@ -32,7 +35,13 @@ impl Homeserver {
             tracing::info!(%origin, %room_id, event_id = %pdu.event_id(), %error, "an event has to wait");
             self.keep_for_later(origin, room_id, &pdu).await;
         }
-        Ok(taken?)
+        match taken {
+            Err(error @ FetchError::AuthEvents(_)) => {
+                tracing::info!(%origin, %room_id, event_id = %pdu.event_id(), %error, "an event is dropped");
+                Ok(())
+            }
+            taken => Ok(taken?),
+        }
     }
 
     /// Takes an event after what it builds on, as far as a server can tell.
@@ -144,7 +153,13 @@ impl Homeserver {
         pdu: &VerifiedPdu,
         arrival: Arrival,
     ) -> Result<(), FetchError> {
-        self.fetch_auth_chain(server, room_id, rules, pdu.event_id()).await?;
+        let fetched = self.fetch_auth_chain(server, room_id, rules, pdu.event_id()).await;
+        fetched.map_err(|error| match error {
+            FetchError::Federation(FederationError::Remote(error)) if error.status.is_client_error() => {
+                FetchError::AuthEvents(error.into())
+            }
+            error => error,
+        })?;
         let received = self.take(room_id, pdu, arrival, None).await?;
         if is_lacking(&received) { Err(FetchError::Incomplete) } else { Ok(()) }
     }

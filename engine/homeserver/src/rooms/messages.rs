@@ -55,7 +55,8 @@ impl Rooms {
         Ok(Messages { events: self.visible(room_id, user, events).await?, start, next })
     }
 
-    /// Returns those events of a page of which not all parents are here, the nearest first; none if the page is not backward.
+    /// Returns those events of a page, and of the one before it the nearest, of which not all parents are here, the nearest first; none
+    /// if the page is not backward.
     pub(crate) async fn history_ends(&self, room_id: &RoomId, page: Page) -> Result<Vec<EventId>, RoomsError> {
         if !page.backward {
             return Ok(Vec::new());
@@ -64,7 +65,9 @@ impl Rooms {
         let limit = page.limit.clamp(1, MESSAGES_MAX);
         let ends = |loaded: &LoadedRoom| {
             let room = &loaded.room;
-            let places = places(loaded, from, true, limit).into_iter();
+            // A sync that begins after a gap has its first event just there.
+            let nearest = places(loaded, from, false, 1).into_iter();
+            let places = nearest.chain(places(loaded, from, true, limit));
             places.filter(|(_, id)| lacks_parents(room, id)).map(|(_, id)| id).collect()
         };
         self.read(room_id, ends).await
