@@ -108,6 +108,14 @@ impl World {
         self.network.set(name, move |request| answer(&inbox.note(&name_of_it, request)));
     }
 
+    /// Makes a server take one transaction for each permit.
+    fn hold(&self, name: &str) -> Arc<Semaphore> {
+        let permits = Arc::new(Semaphore::new(0));
+        let held = permits.clone();
+        self.answers(name, move |_| Answer::Held(held.clone()));
+        permits
+    }
+
     /// Makes a room with alice and a user of each of these servers.
     async fn room_with(&self, names: &[&str]) -> RoomId {
         let room_id = create_room(&self.server, "@alice:a", RoomVersion::V11).await;
@@ -213,9 +221,7 @@ async fn one_transaction_at_a_time_and_no_more_than_50_and_100() {
     world.live("b");
     let room_id = world.room_with(&["b"]).await;
     world.inbox.clear();
-    let permits = Arc::new(Semaphore::new(0));
-    let held = permits.clone();
-    world.answers("b", move |_| Answer::Held(held.clone()));
+    let permits = world.hold("b");
     let texts: Vec<String> = (0..121).map(|number| number.to_string()).collect();
     for text in &texts {
         world.say(&room_id, text).await;

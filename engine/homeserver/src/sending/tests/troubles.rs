@@ -128,9 +128,7 @@ async fn what_was_redacted_before_it_is_sent_is_sent_redacted() {
     world.live("b");
     let room_id = world.room_with(&["b"]).await;
     world.inbox.clear();
-    let permits = Arc::new(Semaphore::new(0));
-    let held = permits.clone();
-    world.answers("b", move |_| Answer::Held(held.clone()));
+    let permits = world.hold("b");
     world.say(&room_id, "first").await;
     settle().await;
     let oops = world.say(&room_id, "oops").await;
