@@ -31,6 +31,12 @@ fn a_redaction_that_its_sender_may_not_make_is_as_if_it_was_not_there() {
         let (_, pdu) = bob.event(&json!({ "content": { "body": "again" } }));
         let (_, again) = bob.event(&redaction(&said));
         bob.send(&scene.ravel, &format!("{version:?}-2"), &[&pdu, &again]);
+        let shown = event(&scene, &alice, &room, redacted_by.as_str().unwrap());
+        assert_eq!(
+            (&shown["redacts"], &shown["content"]["redacts"]),
+            (&json!(said), &json!(said)),
+            "old and new clients"
+        );
         let redacted = event(&scene, &alice, &room, &said);
         assert_eq!((&redacted["content"], &redacted["unsigned"]["redacted_by"]), (&json!({}), &redacted_by));
     }

@@ -318,6 +318,9 @@ impl LoadedRoom {
         fields.retain(|field, _| CLIENT_FIELDS.contains(&field.as_str()));
         fields.insert("event_id".to_owned(), event_id.as_str().into());
         fields.insert("room_id".to_owned(), self.room.room_id().as_str().into());
+        if fields.get("type").and_then(Value::as_str) == Some("m.room.redaction") {
+            show_target(&mut fields);
+        }
         if let Some(redaction) = redaction {
             let unsigned = Map::from_iter([("redacted_by".to_owned(), Value::from(redaction.as_str()))]);
             fields.insert("unsigned".to_owned(), unsigned.into());
@@ -334,6 +337,17 @@ impl LoadedRoom {
         let target = self.room.event(event_id).and_then(|event| super::target(event));
         is_checked_later && target.is_some_and(|target| !self.room.redacts(event_id, &target))
     }
+}
+
+/// Puts what a redaction names where old and where new clients look for it, whatever the room version.
+///
+/// Source: room version 11, "Moving the `redacts` property of `m.room.redaction` events to a `content` property".
+fn show_target(redaction: &mut Map<String, Value>) {
+    let at_top = redaction.get("redacts").cloned();
+    let Some(Value::Object(content)) = redaction.get_mut("content") else { return };
+    let Some(redacts) = content.get("redacts").cloned().or(at_top) else { return };
+    content.insert("redacts".to_owned(), redacts.clone());
+    redaction.insert("redacts".to_owned(), redacts);
 }
 
 /// What of the state around an event decides whether a user may see it.
