@@ -1,7 +1,10 @@
 //! The task that has the queues of all servers.
 
+mod counting;
+mod writing;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -14,10 +17,15 @@ use tokio::{
     task::{Id, JoinError, JoinSet},
 };
 
+pub(super) use self::counting::EDUS_DROPPED;
+use self::{
+    counting::{PDUS_REFUSED, count, describe_metrics},
+    writing::{Forgetting, WRITE_EVERY_MS},
+};
 use super::{
     Edu, EduToSend,
     queue::{Ending, Outgoing, Queue, Round, Step},
-    told::{Told, forget_passed_on, kept_edus},
+    told::{Told, kept_edus},
 };
 use crate::{
     clock::Clock,
@@ -67,14 +75,6 @@ pub(super) struct Scheduler {
     forgetting: Option<Forgetting>,
 }
 
-/// What is kept of events that came in through this server: what was kept before one place in the log is of no use once everybody was told
-/// of everything before another one.
-#[derive(Clone, Copy, Debug)]
-struct Forgetting {
-    kept_before: u64,
-    told: u64,
-}
-
 /// A server that something is to be done for.
 struct Destination {
     queue: Queue,
@@ -104,14 +104,6 @@ enum Done {
 /// do not answer, each of which may take a minute, do not delay those that do.
 const RUNNING_MAX: [usize; 2] = [256, 64];
 
-/// How often it is written how far servers were told, while there is something new.
-const WRITE_EVERY_MS: i64 = 5_000;
-
-/// How often it is written although nothing is sent, so that less of the log is to be looked into after a crash, and how much there has
-/// to be.
-const WRITE_IDLE_EVERY_MS: i64 = 60_000;
-const WRITE_IDLE_ENTRIES: u64 = 1_000;
-
 /// A server that has failed is not tried sooner than this, whatever signs of life there are.
 const TRIED_AGAIN_MS: i64 = 1_000;
 
@@ -120,13 +112,6 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// How much is taken from the outbox before something else gets its turn.
 const TAKEN_MAX: usize = 1_000;
-
-const DESTINATIONS: &str = "ravel_sending_destinations";
-const QUEUED: &str = "ravel_sending_queued";
-const TRANSACTIONS: &str = "ravel_sending_transactions_total";
-const SENT: &str = "ravel_sending_sent_total";
-const PDUS_REFUSED: &str = "ravel_sending_refused_total";
-pub(super) const EDUS_DROPPED: &str = "ravel_sending_edus_dropped_total";
 
 impl Scheduler {
     pub(super) fn new(server: &Homeserver, inputs: Inputs) -> Self {
@@ -422,77 +407,6 @@ impl Scheduler {
         }
     }
 
-    /// Sees to it that what has changed is written soon.
-    fn write_soon(&mut self, now_ms: i64) {
-        self.has_sent = true;
-        self.write_at_ms = self.write_at_ms.min(now_ms.saturating_add(WRITE_EVERY_MS));
-    }
-
-    /// Returns how far servers were told.
-    fn told(&self) -> Told {
-        let mut all = self.horizon;
-        let mut behind = BTreeMap::new();
-        for (name, destination) in &self.destinations {
-            let queue = &destination.queue;
-            let Some(told) = queue.told(self.horizon) else { continue };
-            if queue.is_catching_up() || queue.failures() > 0 || told < self.written.all {
-                behind.insert(name.clone(), told);
-            } else {
-                all = all.min(told);
-            }
-        }
-        Told { all, behind }
-    }
-
-    /// Begins to write how far servers were told, if that is new.
-    fn write(&mut self) {
-        self.tell_lengths();
-        let now_ms = self.clock.now_ms();
-        self.write_at_ms = now_ms.saturating_add(WRITE_IDLE_EVERY_MS);
-        self.look_ahead();
-        let Some(server) = self.server().filter(|_| !self.is_writing) else { return };
-        let (told, before) = (self.told(), self.written.clone());
-        let is_idle = told.behind == before.behind && !self.has_sent && self.gone.is_empty();
-        if (told == before && self.gone.is_empty())
-            || (is_idle && told.all < before.all.saturating_add(WRITE_IDLE_ENTRIES))
-        {
-            return;
-        }
-        (self.is_writing, self.has_sent) = (true, false);
-        let forget_before = self.forget_before(&told, server.log.len());
-        let gone = std::mem::take(&mut self.gone);
-        self.steps.spawn(async move {
-            let mut result = told.write(&before, &gone, &server.log).await;
-            if let (Ok(()), Some(place)) = (&result, forget_before) {
-                result = forget_passed_on(&server.log, place).await;
-            }
-            Done::Written(told, result)
-        });
-    }
-
-    /// Returns before which place nothing need be kept any more of events that came in through this server. What is kept of an event
-    /// stands in the log before it, and once the log is known as far as that, the event is there too.
-    fn forget_before(&mut self, told: &Told, length: u64) -> Option<u64> {
-        let all_told = told.behind.values().copied().min().unwrap_or(told.all).min(told.all);
-        match self.forgetting {
-            Some(forgetting) if all_told < forgetting.told => None,
-            forgetting => {
-                self.forgetting = Some(Forgetting { kept_before: all_told, told: length });
-                forgetting.map(|forgetting| forgetting.kept_before)
-            }
-        }
-    }
-
-    fn written(&mut self, told: Told, result: Result<(), LogError>) {
-        self.is_writing = false;
-        match result {
-            Ok(()) => self.written = told,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "how far servers were told can't be written");
-            }
-        }
-    }
-
     /// Moves the horizon on if nothing is in the outbox.
     fn look_ahead(&mut self) {
         let known = *self.positions.borrow();
@@ -519,43 +433,4 @@ impl Scheduler {
             tracing::error!(error = &error as &dyn std::error::Error, "how far servers were told can't be written");
         }
     }
-
-    fn tell_lengths(&self) {
-        let (mut pdus, mut edus, mut catching_up) = (0, 0, 0);
-        for Destination { queue, .. } in self.destinations.values() {
-            let lengths = queue.lengths();
-            pdus += lengths.0;
-            edus += lengths.1;
-            catching_up += usize::from(queue.is_catching_up());
-        }
-        metrics::gauge!(QUEUED, "kind" => "pdu").set(pdus as f64);
-        metrics::gauge!(QUEUED, "kind" => "edu").set(edus as f64);
-        let states = [("waiting", self.due.len()), ("running", self.runs_for.len()), ("catching_up", catching_up)];
-        for (state, count) in states {
-            metrics::gauge!(DESTINATIONS, "state" => state).set(count as f64);
-        }
-    }
-}
-
-fn count(ending: Ending, pdus: usize, edus: usize) {
-    let result = match ending {
-        Ending::Delivered => "delivered",
-        Ending::Refused | Ending::TooLarge => "refused",
-        Ending::Failed => "failed",
-        Ending::NotSent => return,
-    };
-    metrics::counter!(TRANSACTIONS, "result" => result).increment(1);
-    if ending == Ending::Delivered {
-        metrics::counter!(SENT, "kind" => "pdu").increment(pdus as u64);
-        metrics::counter!(SENT, "kind" => "edu").increment(edus as u64);
-    }
-}
-
-fn describe_metrics() {
-    metrics::describe_gauge!(DESTINATIONS, "Servers that something is to be sent to, by what they do");
-    metrics::describe_gauge!(QUEUED, "PDUs and EDUs that wait in memory, counted for each server that they are for");
-    metrics::describe_counter!(TRANSACTIONS, "Transactions by how they ended");
-    metrics::describe_counter!(SENT, "PDUs and EDUs that were delivered");
-    metrics::describe_counter!(PDUS_REFUSED, "PDUs and EDUs that were given up since a server refuses them");
-    metrics::describe_counter!(EDUS_DROPPED, "EDUs that were dropped since there was too much to be sent");
 }
