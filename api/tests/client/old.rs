@@ -101,6 +101,8 @@ fn old_clients_get_all_at_once() {
     let one = |token: &str, query: &str| server.get(&format!("v3/rooms/{room}/initialSync{query}"), Some(token));
     assert_eq!(one(&alice, "?limit=0").ok()["messages"]["chunk"], json!([]));
     assert_eq!(one(&alice, "").ok()["presence"][0]["content"]["presence"], "online");
+    let other = create(&server, &bob, &json!({}));
+    put(&server, &bob, &format!("v3/rooms/{other}/redact/{event_id}/1"), &json!({})).fails(400, "M_INVALID_PARAM");
     one(&bob, "").fails(403, "M_FORBIDDEN");
     // What comes after it is in the stream of events.
     let from = all["end"].as_str().unwrap();

@@ -39,6 +39,8 @@ pub(super) fn routes() -> Router<App> {
 const LIMIT_DEFAULT: usize = 20;
 /// The most.
 const LIMIT_MAX: usize = 100;
+/// Of how many members of a room the presence is told.
+const PRESENCE_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
 struct Wanted {
@@ -110,7 +112,15 @@ async fn of_room(
     let mut told = room(&app, user, &room_id, wanted.limit()).await?;
     let is_joined = app.rooms.membership(&room_id, user).await? == Some(Membership::Join);
     let joined: Vec<RoomId> = is_joined.then_some(room_id).into_iter().collect();
-    let (receipts, presence) = passing(&app, user, &joined).await?;
+    let (receipts, _) = passing(&app, user, &joined).await?;
+    // Of all members, also those of whom nothing is known.
+    let mut presence = Vec::new();
+    for room_id in &joined {
+        let members = app.rooms.joined_members(room_id, user).await?;
+        let members = members.iter().filter_map(|event| UserId::parse(event.json.get("state_key")?.as_str()?).ok());
+        presence
+            .extend(members.take(PRESENCE_MAX).map(|user| presence_of(app.homeserver.ephemeral.presence_event(&user))));
+    }
     if let Some(told) = told.as_object_mut() {
         told.insert("receipts".to_owned(), receipts.into());
         told.insert("presence".to_owned(), presence.into());
@@ -171,12 +181,14 @@ async fn passing(app: &App, user: &UserId, joined: &[RoomId]) -> MatrixResult<(V
             Value::Object(event)
         })
     });
-    let presence = news.presence.into_iter().map(|mut event: Map<String, Value>| {
-        let sender = event.get("sender").cloned().unwrap_or_default();
-        if let Some(content) = event.get_mut("content").and_then(Value::as_object_mut) {
-            content.insert("user_id".to_owned(), sender);
-        }
-        Value::Object(event)
-    });
-    Ok((receipts.collect(), presence.collect()))
+    Ok((receipts.collect(), news.presence.into_iter().map(presence_of).collect()))
+}
+
+/// Old clients look for `user_id`.
+fn presence_of(mut event: Map<String, Value>) -> Value {
+    let sender = event.get("sender").cloned().unwrap_or_default();
+    if let Some(content) = event.get_mut("content").and_then(Value::as_object_mut) {
+        content.insert("user_id".to_owned(), sender);
+    }
+    Value::Object(event)
 }

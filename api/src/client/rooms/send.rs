@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, State},
     routing::{post, put},
 };
+use http::StatusCode;
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
     id::EventId,
@@ -109,7 +110,12 @@ async fn redact(
     let reason = request.reason.clone().map(|reason| ("reason".into(), reason.into()));
     let event = redaction(event_id(&request.event_id)?, CanonicalJsonObject::from_iter(reason));
     let to = format!("{} redacts {}", request.room_id, request.event_id);
-    let sent = once(&app, &sender, &request.room_id, to, &request.txn_id, event).await?;
+    let sent = match once(&app, &sender, &request.room_id, to, &request.txn_id, event).await {
+        Err(error) if error.status == StatusCode::NOT_FOUND && is_elsewhere(&app, &request.event_id).await? => {
+            return Err(MatrixError::invalid_param("the event is of another room"));
+        }
+        sent => sent?,
+    };
     Ok(RumaResponse(redact_event::v3::Response::new(sent)))
 }
 
@@ -132,4 +138,10 @@ async fn redact_again(
 
 fn redaction(redacts: EventId, content: CanonicalJsonObject) -> SendEvent {
     SendEvent { event_type: "m.room.redaction".to_owned(), state_key: None, content, redacts: Some(redacts) }
+}
+
+/// Whether some room has an event.
+async fn is_elsewhere(app: &App, id: &ruma::EventId) -> MatrixResult<bool> {
+    let rooms = app.homeserver.log.rooms_with_event(&event_id(id)?).await;
+    Ok(!rooms.map_err(|error| MatrixError::log_internal(&error))?.is_empty())
 }

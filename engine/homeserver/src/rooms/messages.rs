@@ -42,10 +42,12 @@ impl Rooms {
     ///
     /// `NoSuchRoom`; `NotInRoom` for who never was in it.
     pub async fn messages(&self, room_id: &RoomId, user: &UserId, page: Page) -> Result<Messages, RoomsError> {
-        if self.readable_until(room_id, user).await?.is_none() {
-            return Err(RoomsError::NotInRoom);
+        let until = self.readable_until(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
+        let (mut from, start) = self.begin_of(room_id, page).await?;
+        if page.backward && until < u64::MAX {
+            // Who has left begins with its leaving: it sees nothing of what came later.
+            from = from.min(self.position_of(room_id, until.saturating_add(1)).await?);
         }
-        let (from, start) = self.begin_of(room_id, page).await?;
         let limit = page.limit.clamp(1, MESSAGES_MAX);
         let places = self.read(room_id, |loaded| places(loaded, from, page.backward, limit)).await?;
         let next = places.last().filter(|_| places.len() == limit).map(|(last, _)| *last);

@@ -228,8 +228,8 @@ impl Rooms {
     /// Returns the place in the log up to which a user may read a room's state; `None` if it may not at all.
     pub(super) async fn readable_until(&self, room_id: &RoomId, user: &UserId) -> Result<Option<u64>, RoomsError> {
         match self.left_sequence(room_id, user).await? {
-            Some(until) => Ok(Some(until)),
-            None => Ok(self.is_world_readable(room_id).await?.then_some(u64::MAX)),
+            Some(u64::MAX) => Ok(Some(u64::MAX)),
+            until => Ok(if self.is_world_readable(room_id).await? { Some(u64::MAX) } else { until }),
         }
     }
 
@@ -403,10 +403,12 @@ pub(super) fn text_in_content(json: &[u8], field: &str) -> Option<String> {
 
 pub(super) type StateIds = BTreeMap<(Box<str>, Box<str>), EventId>;
 
-/// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there.
+/// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there, or was banned.
 fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
     match left_at(room, user) {
         Left::Is => Some(state_ids(room.current_state())),
+        // Who was banned is shown no state, as on other servers.
+        Left::At(event_id) if room.event(&event_id)?.membership() == Some(Membership::Ban) => None,
         Left::At(event_id) => room.state_after(&event_id).map(state_ids),
         Left::Never => None,
     }

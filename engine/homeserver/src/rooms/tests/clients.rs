@@ -66,6 +66,27 @@ async fn a_forgotten_room_is_not_there_until_the_user_is_in_it_again() {
 }
 
 #[tokio::test]
+async fn who_has_left_pages_back_from_there_and_who_is_banned_sees_no_state() {
+    let rooms = open(&MemoryStore::new()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
+    for name in ["bob", "carol"] {
+        member(&rooms, &room_id, name, name, Membership::Join).await.unwrap();
+    }
+    say(&rooms, &room_id, "alice", "before").await.unwrap();
+    member(&rooms, &room_id, "bob", "bob", Membership::Leave).await.unwrap();
+    member(&rooms, &room_id, "alice", "carol", Membership::Ban).await.unwrap();
+    for number in 0..5 {
+        say(&rooms, &room_id, "alice", &number.to_string()).await.unwrap();
+    }
+    let page = rooms.messages(&room_id, &user("bob"), back(None, 2)).await.unwrap();
+    assert_eq!(told(&page.events), ["member@bob:a", "before"]);
+    let page = rooms.messages(&room_id, &user("carol"), back(None, 1)).await.unwrap();
+    assert_eq!(told(&page.events), ["member@carol:a"]);
+    assert!(rooms.state(&room_id, &user("bob")).await.is_ok());
+    assert!(matches!(rooms.state(&room_id, &user("carol")).await, Err(RoomsError::NotInRoom)));
+}
+
+#[tokio::test]
 async fn members_are_those_of_the_time_that_is_asked_for() {
     let rooms = open(&MemoryStore::new()).await;
     let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
