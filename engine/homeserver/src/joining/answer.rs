@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt,
     ops::Range,
     panic::resume_unwind,
     sync::{
@@ -22,7 +23,10 @@ use ravel_core::{
     room_version::{RoomVersion, RoomVersionRules},
     signing::KeyRing,
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::JoinFailure;
@@ -64,14 +68,43 @@ pub(super) struct Checking {
 
 #[derive(Deserialize)]
 struct Fields<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "bounded")]
     state: Vec<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "bounded")]
     auth_chain: Vec<&'a RawValue>,
     #[serde(borrow, default)]
     event: Option<&'a RawValue>,
     #[serde(default)]
     members_omitted: bool,
+}
+
+/// The most events that a state or an auth chain may have: what is no event can be a single byte, and a place takes sixteen.
+const EVENTS_MAX: usize = 2_000_000;
+
+/// Reads a list of bounded length.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of events")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut events = Vec::new();
+            while let Some(event) = list.next_element()? {
+                if events.len() >= EVENTS_MAX {
+                    return Err(A::Error::custom("too many events"));
+                }
+                events.push(event);
+            }
+            Ok(events)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded)
 }
 
 /// What a create event says of the version of its room.
@@ -245,4 +278,59 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) 
         let workers: Vec<_> = items.chunks(size).map(|part| scope.spawn(move || work(part))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str, is_v1: bool) -> Result<Answer, JoinFailure> {
+        Answer::read(body.to_owned().into(), is_v1)
+    }
+
+    fn create(version: &str) -> String {
+        format!(r#"{{"type":"m.room.create","state_key":"","content":{{"room_version":{version}}}}}"#)
+    }
+
+    #[test]
+    fn answers_of_both_versions_are_read_in_place() {
+        let fields =
+            format!(r#"{{"state":[{0},7,{0}],"auth_chain":[7, {{"a":1}}],"event":[],"origin":"a"}}"#, create("\"10\""));
+        for (body, is_v1) in [(fields.clone(), false), (format!("[200, {fields}]"), true)] {
+            let answer = read(&body, is_v1).unwrap();
+            let texts =
+                |places: &[Range<usize>]| places.iter().map(|place| body[place.clone()].to_owned()).collect::<Vec<_>>();
+            assert_eq!(texts(&answer.state), [create("\"10\""), "7".to_owned()]);
+            assert_eq!(texts(&answer.auth_chain), [r#"{"a":1}"#]);
+            assert_eq!(texts(answer.event.as_slice()), ["[]"]);
+            assert_eq!((answer.len(), answer.room_version().unwrap()), (3, RoomVersion::V10));
+        }
+        assert!(read(&fields, true).is_err());
+    }
+
+    #[test]
+    fn sc_084_what_is_no_answer_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"state":[],"auth_chain":{}}"#,
+            r#"{"state":[],"auth_chain":[],"members_omitted":true}"#,
+        ] {
+            assert!(read(body, false).is_err(), "{body}");
+        }
+        let version =
+            |create: &str| read(&format!(r#"{{"state":[{create}],"auth_chain":[]}}"#), false).unwrap().room_version();
+        assert!(matches!(version(&create("\"odd\"")), Err(JoinFailure::UnknownRoomVersion(_))));
+        assert_eq!(version(&create("null")).unwrap(), RoomVersion::V1);
+        for no_create in ["7", "{}", r#"{"type":"m.room.create","state_key":"x","content":{}}"#, r#"{"type":7}"#] {
+            assert!(version(no_create).is_err(), "{no_create}");
+        }
+    }
+
+    #[test]
+    fn sc_215_a_list_is_bounded() {
+        let list = format!("[{}1]", "1,".repeat(EVENTS_MAX));
+        assert!(read(&format!(r#"{{"state":{list},"auth_chain":[]}}"#), false).is_err());
+    }
 }
