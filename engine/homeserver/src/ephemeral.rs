@@ -159,7 +159,7 @@ impl Ephemeral {
         };
         let knows_all = recent.is_none();
         let recent = recent.unwrap_or_default();
-        // Typing: where it changed; where the user knows nothing, if somebody is.
+        // Typing: where it changed; where the user knows nothing, if somebody is or was.
         {
             let state = self.state();
             for room_id in query.joined {
@@ -168,8 +168,8 @@ impl Ephemeral {
                 if !is_new && !has_changed {
                     continue;
                 }
-                let typing = state.typing.in_room(room_id);
-                if has_changed || !typing.is_empty() {
+                // Where somebody was typing, it is told that nobody is: who asks anew may have been told of it before.
+                if let Some(typing) = state.typing.in_room(room_id) {
                     news.rooms.entry(room_id.clone()).or_default().push(typing::event(&typing));
                 }
             }

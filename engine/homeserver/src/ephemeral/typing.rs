@@ -23,10 +23,10 @@ const RETELL_MS: i64 = 30_000;
 /// How many users are typing in a room at most.
 const TYPISTS_MAX: usize = 200;
 
-/// In how many rooms somebody is typing at most.
-const ROOMS_MAX: usize = 20_000;
+/// In how many rooms somebody is or was typing at most.
+const ROOMS_MAX: usize = 100_000;
 
-/// Who is typing, by room. Rooms in which nobody is are not there.
+/// Who is typing, by room. Rooms in which nobody ever was are not there.
 #[derive(Debug, Default)]
 pub(super) struct Typing(HashMap<RoomId, BTreeMap<UserId, Typist>>);
 
@@ -38,8 +38,9 @@ struct Typist {
 }
 
 impl Typing {
-    pub(super) fn in_room(&self, room_id: &RoomId) -> Vec<UserId> {
-        self.0.get(room_id).into_iter().flat_map(|users| users.keys().cloned()).collect()
+    /// Returns who is typing in a room; `None` if nobody ever was.
+    pub(super) fn in_room(&self, room_id: &RoomId) -> Option<Vec<UserId>> {
+        Some(self.0.get(room_id)?.keys().cloned().collect())
     }
 
     fn get_mut(&mut self, room_id: &RoomId, user: &UserId) -> Option<&mut Typist> {
@@ -49,7 +50,10 @@ impl Typing {
     /// Returns whether there was room for it.
     fn insert(&mut self, room_id: &RoomId, user: &UserId, typist: Typist) -> bool {
         if !self.0.contains_key(room_id) && self.0.len() >= ROOMS_MAX {
-            return false;
+            self.0.retain(|_, users| !users.is_empty());
+            if self.0.len() >= ROOMS_MAX {
+                return false;
+            }
         }
         let users = self.0.entry(room_id.clone()).or_default();
         let fits = users.len() < TYPISTS_MAX;
@@ -61,12 +65,7 @@ impl Typing {
 
     /// Returns whether the user was typing.
     fn remove(&mut self, room_id: &RoomId, user: &UserId) -> bool {
-        let Some(users) = self.0.get_mut(room_id) else { return false };
-        let was_there = users.remove(user).is_some();
-        if users.is_empty() {
-            self.0.remove(room_id);
-        }
-        was_there
+        self.0.get_mut(room_id).is_some_and(|users| users.remove(user).is_some())
     }
 }
 

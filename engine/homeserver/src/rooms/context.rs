@@ -34,7 +34,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`; `NoSuchEvent` if there is none or the user may not see it.
+    /// `NoSuchRoom`; `NotInRoom` for who never was in it; `NoSuchEvent` if there is none or the user may not see it.
     pub async fn context(
         &self,
         room_id: &RoomId,
@@ -43,6 +43,9 @@ impl Rooms {
         limit: usize,
         lazy_members: bool,
     ) -> Result<Context, RoomsError> {
+        if self.readable_until(room_id, user).await?.is_none() {
+            return Err(RoomsError::NotInRoom);
+        }
         let event = self.event(room_id, user, event_id).await?;
         let position = self.place_of(room_id, event_id).await?.ok_or(RoomsError::NoSuchEvent)?;
         let around = async |from: TimelinePosition, backward: bool, limit: usize| {

@@ -190,22 +190,24 @@ impl Rooms {
         let mut seen = Vec::new();
         for (event, facts) in page.into_iter().zip(facts) {
             let Some(facts) = facts else { continue };
-            let mut visibility = Visibility::default();
-            if let Some(id) = &facts.visibility {
-                visibility = match known.get(id) {
-                    Some(visibility) => *visibility,
-                    None => self.visibility_of(room_id, id).await?,
-                };
-                known.insert(id.clone(), visibility);
-            }
             let was_there_later = left_sequence.is_some_and(|left| event.sequence <= left);
-            let may_see = match visibility {
-                _ if facts.membership == Some(Membership::Join) => true,
-                Visibility::WorldReadable => true,
-                Visibility::Shared => was_there_later,
-                Visibility::Invited => facts.membership == Some(Membership::Invite),
-                Visibility::Joined => false,
-            };
+            let mut may_see = facts.membership == Some(Membership::Join);
+            for id in facts.visibilities {
+                let visibility = match &id {
+                    Some(id) => match known.get(id) {
+                        Some(visibility) => *visibility,
+                        None => self.visibility_of(room_id, id).await?,
+                    },
+                    None => Visibility::default(),
+                };
+                known.extend(id.map(|id| (id, visibility)));
+                may_see |= match visibility {
+                    Visibility::WorldReadable => true,
+                    Visibility::Shared => was_there_later,
+                    Visibility::Invited => facts.membership == Some(Membership::Invite),
+                    Visibility::Joined => false,
+                };
+            }
             if may_see {
                 seen.push(event);
             }
@@ -352,13 +354,16 @@ fn show_target(redaction: &mut Map<String, Value>) {
 
 /// What of the state around an event decides whether a user may see it.
 struct VisibilityFacts {
-    /// The event that says who may read history.
-    visibility: Option<EventId>,
+    /// The events that say who may read history, before and after it.
+    visibilities: [Option<EventId>; 2],
+    /// The better membership of both.
     membership: Option<Membership>,
 }
 
 impl VisibilityFacts {
-    /// The state after the event counts, and for memberships the better one of both: a user sees its own joining and leaving.
+    /// "For `m.room.history_visibility` events themselves, the user should be allowed to see the event if the `history_visibility` before
+    /// or after the event would allow them to see it. [...] Likewise, for the user's own `m.room.member` events" (client-server API,
+    /// "Room History Visibility"). Of other events both are the same.
     fn of(room: &Room, user: &UserId, event_id: &EventId) -> Option<Self> {
         let (before, after) = (room.state_before(event_id)?, room.state_after(event_id)?);
         let memberships = [before, after].map(|state| membership_in(room, state, user));
@@ -367,7 +372,8 @@ impl VisibilityFacts {
             Membership::Invite => 1,
             _ => 2,
         });
-        Some(Self { visibility: after.get(event_type::HISTORY_VISIBILITY, ""), membership })
+        let visibilities = [before, after].map(|state| state.get(event_type::HISTORY_VISIBILITY, ""));
+        Some(Self { visibilities, membership })
     }
 }
 

@@ -87,6 +87,23 @@ async fn who_has_left_pages_back_from_there_and_who_is_banned_sees_no_state() {
 }
 
 #[tokio::test]
+async fn what_says_who_sees_is_seen_by_who_does_before_or_after() {
+    let rooms = open(&MemoryStore::new()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
+    for visibility in ["joined", "invited", "shared"] {
+        let json = format!(r#"{{"history_visibility":"{visibility}"}}"#);
+        set(&rooms, &room_id, "alice", "m.room.history_visibility", &json).await.unwrap();
+        say(&rooms, &room_id, "alice", visibility).await.unwrap();
+    }
+    member(&rooms, &room_id, "bob", "bob", Membership::Join).await.unwrap();
+    let page = rooms.messages(&room_id, &user("bob"), back(None, 7)).await.unwrap().events;
+    let visibility = |event: &ClientEvent| event.json["content"].get("history_visibility").cloned();
+    let seen: Vec<_> = page.iter().filter_map(visibility).collect();
+    assert_eq!(told(&page), ["member@bob:a", "shared", "history_visibility", "history_visibility"]);
+    assert_eq!(seen, ["shared", "joined"], "not the one between");
+}
+
+#[tokio::test]
 async fn members_are_those_of_the_time_that_is_asked_for() {
     let rooms = open(&MemoryStore::new()).await;
     let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
@@ -131,7 +148,7 @@ async fn an_event_is_shown_with_what_was_around_it() {
     assert!(lazy.before.events.is_empty() && lazy.after.events.is_empty());
     assert!(!told(&lazy.state).contains(&"member@bob:a".to_owned()) && lazy.state.len() == 7);
     let hidden = rooms.context(&room_id, &user("carol"), &ids[3], 4, false).await;
-    assert!(matches!(hidden, Err(RoomsError::NoSuchEvent)));
+    assert!(matches!(hidden, Err(RoomsError::NotInRoom)));
 }
 
 #[tokio::test]
