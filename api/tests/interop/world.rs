@@ -105,7 +105,8 @@ pub(crate) fn same_state(room: &str, one: &User, other: &User) {
         let (mine, theirs) = (one.state(room), other.state(room));
         let keys: BTreeSet<_> = mine.keys().chain(theirs.keys()).collect();
         let differing = keys.into_iter().filter(|key| mine.get(key) != theirs.get(key));
-        none(room, differing.map(|key| format!("{key:?}: {:?} and {:?}", mine.get(key), theirs.get(key))).collect())
+        let tell = |key| format!("{key:?}: {:?} and {:?}", mine.get(key), theirs.get(key));
+        none(room, &differing.map(tell).collect::<Vec<_>>())
     });
 }
 
@@ -118,11 +119,11 @@ pub(crate) fn same_history(room: &str, one: &User, other: &User) {
         let only = |who: &User, mine: &BTreeSet<String>, theirs: &BTreeSet<String>| -> Vec<String> {
             mine.difference(theirs).map(|event| format!("only {} has {event}", who.id)).collect()
         };
-        none(room, [only(one, &mine, &theirs), only(other, &theirs, &mine)].concat())
+        none(room, &[only(one, &mine, &theirs), only(other, &theirs, &mine)].concat())
     });
 }
 
-fn none(room: &str, differences: Vec<String>) -> Result<(), String> {
+fn none(room: &str, differences: &[String]) -> Result<(), String> {
     let equal = differences.is_empty();
     if equal { Ok(()) } else { Err(format!("the same of {room}, but\n{}", differences.join("\n"))) }
 }

@@ -3,6 +3,12 @@
 //!
 //!     cargo build --release -p ravel-api --bin ravel
 //!     cargo bench -p ravel-benches --bench federation -- --binary $PWD/target/release/ravel --rooms 100 --events 50000
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "what is not as expected ends the measurement"
+)]
 
 mod client;
 mod ravel;
