@@ -1,7 +1,10 @@
 //! Making accounts.
 
 use axum::{Json, Router, extract::State};
-use ravel_homeserver::accounts::{NewDevice, Purpose, RegisterError, Registered, Registration, Role};
+use ravel_core::id::UserId;
+use ravel_homeserver::accounts::{
+    LoginError, NewDevice, PasswordLogin, Purpose, RegisterError, Registered, Registration, Role,
+};
 use ruma::api::{
     client::account::{
         get_username_availability::v3 as available,
@@ -56,13 +59,20 @@ async fn register(State(app): State<App>, request: Ruma<Request>) -> Result<Json
     }
     check_enabled(&app)?;
     // "Homeservers MUST perform the relevant checks and return these codes before performing User-Interactive Authentication".
-    if let Some(username) = &request.username {
+    let guest = match &request.guest_access_token {
+        Some(token) => Some(guest(&app, token, request.username.as_deref()).await?),
+        None => None,
+    };
+    if let (Some(username), None) = (&request.username, &guest) {
         app.accounts.check_username(username).await?;
     }
     let attempt = check_dummy(app.accounts.interactive(), Purpose::Register, request.auth.as_ref())?;
     // There is no other way to log in again.
     let password = request.password.ok_or_else(|| MatrixError::missing_param("`password` is missing"))?;
     let device = NewDevice { device_id: request.device_id, display_name: request.initial_device_display_name };
+    if let Some(guest) = guest {
+        return Ok(promote(&app, &guest, password, device, request.inhibit_login).await?);
+    }
     let registration = Registration {
         username: request.username,
         password: Some(password),
@@ -74,6 +84,36 @@ async fn register(State(app): State<App>, request: Ruma<Request>) -> Result<Json
         attempt.finish();
     }
     Ok(Response::new(&app, registered))
+}
+
+/// Returns the guest who becomes a user: "They are also required to specify the `username` parameter to the value of the local part of
+/// their username" (client-server API, "Guest Access").
+async fn guest(app: &App, token: &str, username: Option<&str>) -> MatrixResult<UserId> {
+    let session = app.accounts.authenticate(token).await?;
+    let guest = session.filter(|session| session.role == Role::Guest).map(|session| session.user_id);
+    let guest = guest.filter(|guest| username == Some(guest.localpart()));
+    guest.ok_or_else(|| MatrixError::forbidden("`guest_access_token` is not of a guest of this name"))
+}
+
+async fn promote(
+    app: &App,
+    guest: &UserId,
+    password: String,
+    device: NewDevice,
+    inhibit_login: bool,
+) -> MatrixResult<Json<Response>> {
+    app.accounts.promote_guest(guest, &password).await?;
+    let login = match inhibit_login {
+        true => None,
+        false => {
+            let login = app.accounts.log_in(&PasswordLogin { user: guest.to_string(), password, device }).await;
+            Some(login.map_err(|error| match error {
+                LoginError::Device(error) => error.into(),
+                error => MatrixError::log_internal(&error),
+            })?)
+        }
+    };
+    Ok(Response::new(app, Registered { user_id: guest.clone(), login }))
 }
 
 /// "all parameters in the request body with the exception of `initial_device_display_name` MUST BE ignored by the server."

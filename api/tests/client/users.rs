@@ -134,7 +134,22 @@ fn guests_join_where_they_may() {
     let member = at(&format!("state/m.room.member/{guest_id}"));
     put(&server, guest, &member, &json!({ "membership": "join" })).fails(403, "M_GUEST_ACCESS_FORBIDDEN");
     assert_eq!(server.get(&member, Some(&alice)).ok(), json!({ "membership": "join", "displayname": "Guest" }));
+    // A guest who becomes a user stays.
+    let other = server.post("v3/register?kind=guest", None, &json!({})).ok();
+    let (token, name) = (other["access_token"].as_str().unwrap(), other["user_id"].as_str().unwrap());
+    server.post(&at("join"), Some(token), &json!({})).ok();
+    let localpart = &name[1..name.find(':').unwrap()];
+    let promote = |localpart: &str, token: &str| {
+        let auth = json!({ "type": "m.login.dummy" });
+        let body = json!({ "username": localpart, "password": "secret", "guest_access_token": token, "auth": auth });
+        server.post("v3/register", None, &body)
+    };
+    promote(localpart, guest).fails(403, "M_FORBIDDEN");
+    promote("alice", &alice).fails(403, "M_FORBIDDEN");
+    assert_eq!(promote(localpart, token).ok()["user_id"], name);
     put(&server, &alice, &at("state/m.room.guest_access"), &json!({ "guest_access": "forbidden" })).ok();
+    let stays = server.get(&at(&format!("state/m.room.member/{name}")), Some(&alice)).ok();
+    assert_eq!(stays["membership"], "join");
     assert_eq!(server.get(&member, Some(&alice)).ok()["membership"], "leave");
 }
 

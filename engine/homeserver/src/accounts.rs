@@ -169,6 +169,35 @@ impl Accounts {
         Err(AccountError::Contended.into())
     }
 
+    /// Makes a guest a user, who logs in by this password from now on; devices stay as they are.
+    ///
+    /// Source: client-server API, "Guest Access".
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`]; `InUse` if it is no guest (any more).
+    pub async fn promote_guest(&self, guest: &UserId, password: &str) -> Result<(), RegisterError> {
+        if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+            return Err(RegisterError::UnusablePassword);
+        }
+        let password_hash = Some(self.0.passwords.hash(password, &*self.0.random).await?);
+        let key = Bytes::copy_from_slice(guest.localpart().as_bytes());
+        let stored = self.0.log.fact(fact_kind::ACCOUNT, &key).await?.ok_or(RegisterError::InUse)?;
+        let account: AccountRecord = decode(&stored.value)?;
+        if account.role != Role::Guest || account.is_deactivated {
+            return Err(RegisterError::InUse);
+        }
+        let account = AccountRecord { role: Role::User, password_hash, ..account };
+        let mut change = Change::default();
+        change.put(fact_kind::ACCOUNT, key, Some(stored.value), Some(encode(&account)?));
+        // What is remembered of its sessions says that they are a guest's.
+        for device in self.devices_of(guest.localpart()).await? {
+            let record: DeviceRecord = decode(&device.value)?;
+            change.ended.push(TokenHash(record.token_hash));
+        }
+        if self.apply(change).await? { Ok(()) } else { Err(AccountError::Contended.into()) }
+    }
+
     /// Gives somebody who knows the password an access token for a device. If the device has one already, that ends.
     ///
     /// # Errors

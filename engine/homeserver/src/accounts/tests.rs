@@ -345,3 +345,22 @@ fn sc_167_a_signature_is_good_once() {
     let mac = sign(&nonce, "alice", "pass", "notadmin");
     assert_eq!(check(&nonce, false, &mac), Err(SharedSecretError::UnknownNonce), "too late");
 }
+
+#[tokio::test]
+async fn a_guest_becomes_a_user_once() {
+    let accounts = new().await;
+    let guest = Registration { username: None, password: None, role: Role::Guest, device: Some(NewDevice::default()) };
+    let guest = accounts.register(guest).await.unwrap().login.unwrap();
+    let role = async || accounts.authenticate(&guest.access_token).await.unwrap().unwrap().role;
+    assert_eq!(role().await, Role::Guest);
+    let empty = accounts.promote_guest(&guest.user_id, "").await;
+    assert!(matches!(empty, Err(RegisterError::UnusablePassword)));
+    accounts.promote_guest(&guest.user_id, "secret").await.unwrap();
+    assert_eq!(role().await, Role::User, "what was remembered is forgotten");
+    let device = guest.device_id.as_str();
+    accounts.log_in(&login(guest.user_id.as_str(), "secret", Some(device))).await.unwrap();
+    for user in [guest.user_id, register(&accounts, "alice").await.user_id] {
+        let again = accounts.promote_guest(&user, "other").await;
+        assert!(matches!(again, Err(RegisterError::InUse)), "{again:?}");
+    }
+}
