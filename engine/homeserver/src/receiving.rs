@@ -1,9 +1,9 @@
 //! What other servers send: their transactions, and what has to be asked for to make sense of them.
 //!
 //! An event of a transaction goes the same way as any event from outside: it is read and its signatures and hash are checked
-//! ([`verifying`]), its room judges it. If events that it builds on are not here, its sender is asked for them, and where that does
-//! not reach back to what is here, for the state before the gap ([`missing`]). What can't be had now is kept and asked for again
-//! ([`gaps`]). History is asked for when somebody reads that far ([`history`]).
+//! (`verifying`), its room judges it. If events that it builds on are not here, its sender is asked for them, and where that does
+//! not reach back to what is here, for the state before the gap (`missing`). What can't be had now is kept and asked for again
+//! (`gaps`). History is asked for when somebody reads that far (`history`).
 
 mod fetching;
 mod gaps;

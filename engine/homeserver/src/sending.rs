@@ -1,8 +1,8 @@
 //! What other servers are told: events and EDUs, in transactions.
 //!
-//! Each server has a [`queue`] while there is something for it, and a task while something is done for it. One task, the
-//! [`scheduler`], has all queues; it never waits for any of them. What a server has missed, as it did not answer for long or this
-//! server was not running, is found in the log ([`catch_up`]); how far each was told is kept there too ([`told`]).
+//! Each server has a `queue` while there is something for it, and a task while something is done for it. One task, the
+//! `scheduler`, has all queues; it never waits for any of them. What a server has missed, as it did not answer for long or this
+//! server was not running, is found in the log (`catch_up`); how far each was told is kept there too (`told`).
 
 mod catch_up;
 mod edu;
