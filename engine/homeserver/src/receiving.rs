@@ -242,7 +242,7 @@ impl Homeserver {
         for (event_id, verified) in verified {
             let allowed = match (&may_send, verified) {
                 (Err(refusal), _) => Err(refusal.clone()),
-                (Ok(()), Ok(pdu)) => self.may_be_sent(room_id, &pdu).await.map(|()| pdu),
+                (Ok(()), Ok(pdu)) => self.may_be_sent(origin, room_id, &pdu).await.map(|()| pdu),
                 (Ok(()), Err(refusal)) => Err(refusal),
             };
             match (allowed, event_id) {
@@ -268,11 +268,14 @@ impl Homeserver {
         if self.rooms.acl_allows(room_id, origin).await? { Ok(()) } else { Err(PduRefusal::NotAllowed) }
     }
 
-    /// Whether an event may come into a room, whoever brings it.
-    async fn may_be_sent(&self, room_id: &RoomId, pdu: &VerifiedPdu) -> Result<(), PduRefusal> {
+    /// Whether an event may come into a room that its bringer may send into.
+    async fn may_be_sent(&self, origin: &ServerName, room_id: &RoomId, pdu: &VerifiedPdu) -> Result<(), PduRefusal> {
         let event = pdu.event();
         if event.room_id != *room_id {
             return Err(PduRefusal::OtherRoom);
+        }
+        if event.sender.server_name() == origin.as_str() {
+            return Ok(());
         }
         let Ok(server) = ServerName::parse(event.sender.server_name()) else { return Err(PduRefusal::NotAllowed) };
         if self.rooms.acl_allows(room_id, &server).await? { Ok(()) } else { Err(PduRefusal::NotAllowed) }

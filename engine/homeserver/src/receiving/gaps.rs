@@ -123,7 +123,8 @@ impl Homeserver {
         if is_done || gap.attempts > ATTEMPTS_MAX {
             return self.write_gap(stored.key, None).await;
         }
-        gap.next_ms = self.clock.now_ms().saturating_add(PAUSE_MS << gap.attempts.min(ATTEMPTS_MAX));
+        let doublings = gap.attempts.saturating_sub(1).min(ATTEMPTS_MAX);
+        gap.next_ms = self.clock.now_ms().saturating_add(PAUSE_MS << doublings);
         self.write_gap(stored.key, Some(&gap)).await
     }
 
