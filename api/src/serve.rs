@@ -144,6 +144,7 @@ impl Shared {
             cheap_password_hashes: config.registration.cheap_password_hashes,
             keys: network::key_store_config(&config.federation),
             pauses: network::pauses(&config.federation),
+            servers: network::servers(&config.federation),
         };
         let homeserver = Homeserver::open(homeserver_config, log, clock.clone(), random, network).await;
         let (homeserver, to_send) = homeserver.map_err(ServeError::Rooms)?;

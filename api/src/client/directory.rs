@@ -8,6 +8,7 @@ use ravel_core::{
 use ravel_homeserver::{
     accounts::Role,
     directory::{DirectoryError, ListRequest, RoomList, RoomOfAlias},
+    federation::FederationError,
 };
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, RoomOrAliasId,
@@ -205,6 +206,7 @@ impl From<DirectoryError> for MatrixError {
             DirectoryError::Forbidden | DirectoryError::TooMany => Self::forbidden(message),
             DirectoryError::NotOurs | DirectoryError::Invalid(_) => Self::invalid_param(message),
             DirectoryError::BadAlias(_) => Self::bad_request(ErrorKind::BadAlias, message),
+            DirectoryError::Federation(error @ FederationError::Denied) => Self::forbidden(error.to_string()),
             DirectoryError::Federation(_) => Self::bad_gateway("the other server does not answer"),
             DirectoryError::Rooms(error) => error.into(),
             DirectoryError::Log(_) | DirectoryError::Record(_) | DirectoryError::Id(_) => Self::log_internal(&error),

@@ -23,7 +23,8 @@ use crate::serve::{
 /// A request in ruma's type that another server has signed.
 ///
 /// As an extractor it goes last. A request that is not signed as it has to be is answered with 401 `M_UNAUTHORIZED` (400 if its header
-/// can't be read), before anything else of it is looked at but whether the body is JSON.
+/// can't be read), one of a server that this one has nothing to do with by 403 `M_FORBIDDEN`, before anything else of it is looked at but whether
+/// the body is JSON.
 ///
 /// Source: server-server API, "Request Authentication".
 #[derive(Debug)]
@@ -88,6 +89,7 @@ async fn origin_of(received: &Received, app: &App) -> MatrixResult<ServerName> {
             MatrixError::bad_request(ErrorKind::Unauthorized, error.to_string())
         }
         AuthenticationError::XMatrix(error) => MatrixError::unauthorized(error.to_string()),
+        AuthenticationError::Denied { .. } => MatrixError::forbidden(error.to_string()),
         AuthenticationError::Log(error) => MatrixError::log_internal(&error),
     })
 }

@@ -291,6 +291,12 @@ settings! {
     Federation {
         /// Whether there are any for this one. Without, it answers none and asks none.
         enabled: bool = true;
+        /// Servers that there is something to do with, without ports: `*` is for any characters and `?` for one, as in rooms' access control
+        /// lists.
+        allowed_servers: Vec<String> = vec!["*".into()];
+        /// Servers that there is nothing to do with, in the same form. They are asked nothing, told nothing and answered nothing, and what
+        /// they say is not taken from others.
+        denied_servers: Vec<String> = Vec::new();
         /// Files in PEM with certificates of authorities that are trusted besides the system's.
         ca_certificates: Vec<PathBuf> = Vec::new();
         /// Whether servers have to prove who they are. Leave it on.

@@ -6,8 +6,8 @@ use ravel_core::signing::{VerifyKey, decode_base64};
 use ravel_homeserver::{
     clock::Clock,
     federation::{
-        AddressFilter, DnsError, HickoryDns, HttpsNetwork, HttpsNetworkConfig, Pauses, TlsConfig, TlsConfigError,
-        keys::KeyStoreConfig,
+        AddressFilter, DnsError, HickoryDns, HttpsNetwork, HttpsNetworkConfig, Pauses, ServerFilter, TlsConfig,
+        TlsConfigError, keys::KeyStoreConfig,
     },
     network::{Network, NoNetwork},
     random::Random,
@@ -41,13 +41,23 @@ pub(super) fn open(
     };
     let addresses = AddressFilter { allow_private_addresses: config.allow_private_addresses };
     let dns = Arc::new(HickoryDns::of_system()?);
-    Ok(Arc::new(HttpsNetwork::new(&HttpsNetworkConfig { addresses, tls }, dns, clock, random)?))
+    Ok(Arc::new(HttpsNetwork::new(
+        &HttpsNetworkConfig { addresses, tls, servers: servers(config) },
+        dns,
+        clock,
+        random,
+    )?))
 }
 
 /// Returns whose keys are believed. The configuration's check has made sure that the denied ones are keys.
 pub(super) fn key_store_config(config: &Federation) -> KeyStoreConfig {
     let key = |text: &String| VerifyKey::from_bytes(&decode_base64(text)?.try_into().ok()?).ok();
     KeyStoreConfig { notaries: Vec::new(), denied_keys: config.denied_verify_keys.iter().filter_map(key).collect() }
+}
+
+/// Returns which servers there is something to do with.
+pub(super) fn servers(config: &Federation) -> ServerFilter {
+    ServerFilter::new(config.allowed_servers.clone(), config.denied_servers.clone())
 }
 
 /// Returns how long servers are left alone that do not answer.

@@ -144,6 +144,12 @@ fn mistakes_in_a_file_are_told_with_their_place() {
         "[federation]\ndenied_verify_keys = [\"AA\"]",
         &["r.toml:4: federation.denied_verify_keys: \"AA\" is not the base64 of 32 bytes"],
     );
+    for name in ["", "evil.org:8448", "https://evil.org", "evil.org, other.org"] {
+        check(
+            &format!("[federation]\ndenied_servers = [\"*.evil.org\", \"[::1]\", {name:?}]"),
+            &[&format!("r.toml:4: federation.denied_servers: {name:?} is no server name without port")],
+        );
+    }
     check(
         "[federation]\nretry_seconds_max = 4",
         &["r.toml:4: federation.retry_seconds_max: 4 is less than federation.retry_seconds_min"],

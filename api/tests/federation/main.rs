@@ -16,4 +16,5 @@ mod redactions;
 mod remote;
 mod requests;
 mod rooms;
+mod servers;
 mod users;

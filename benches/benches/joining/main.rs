@@ -31,7 +31,7 @@ use ravel_core::{
 };
 use ravel_homeserver::{
     clock::SystemClock,
-    federation::{Pauses, keys::KeyStoreConfig},
+    federation::{Pauses, ServerFilter, keys::KeyStoreConfig},
     homeserver::{Homeserver, HomeserverConfig},
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
@@ -142,6 +142,7 @@ async fn open(store: Arc<dyn Store>, given: GivenRoom, keys: &KeyRing) -> Homese
         cheap_password_hashes: true,
         keys: KeyStoreConfig::default(),
         pauses: Pauses::default(),
+        servers: ServerFilter::default(),
     };
     let network = Arc::new(Resident(given));
     let opened = Homeserver::open(config, log, Arc::new(SystemClock), Arc::new(OsRandom), network).await;

@@ -16,7 +16,7 @@ use crate::{
     directory::Directory,
     ephemeral::Ephemeral,
     federation::{
-        FederationClient, KeyStore, Pauses,
+        FederationClient, KeyStore, Pauses, ServerFilter,
         keys::{KeyStoreConfig, OwnKeys},
     },
     filters::Filters,
@@ -95,6 +95,8 @@ pub struct HomeserverConfig {
     pub keys: KeyStoreConfig,
     /// How long servers are left alone that do not answer.
     pub pauses: Pauses,
+    /// Which servers it has to do with.
+    pub servers: ServerFilter,
 }
 
 /// How many events may wait to be put into the queues of their destinations.
@@ -122,14 +124,15 @@ impl Homeserver {
         random: Arc<dyn Random>,
         network: Arc<dyn Network>,
     ) -> Result<(Self, mpsc::Receiver<ToSend>), RoomsError> {
-        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys, pauses } = config;
+        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys, pauses, servers } = config;
         let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
         let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
         let (outbox, to_send) = mpsc::channel(OUTBOX_MAX);
         let key = signing_key.clone();
         let rooms = Rooms::open(server_name.clone(), key, log.clone(), clock.clone(), random.clone(), outbox).await?;
         let key = signing_key.clone();
-        let client = FederationClient::new(network, clock.clone(), random.clone(), server_name.clone(), key, pauses);
+        let (name, of_clock, of_random) = (server_name.clone(), clock.clone(), random.clone());
+        let client = FederationClient::new(network, of_clock, of_random, name, key, pauses, servers);
         let (old_keys, key) = (Default::default(), signing_key.clone());
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);

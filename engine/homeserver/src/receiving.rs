@@ -278,7 +278,8 @@ impl Homeserver {
             return Ok(());
         }
         let Ok(server) = ServerName::parse(event.sender.server_name()) else { return Err(PduRefusal::NotAllowed) };
-        if self.rooms.acl_allows(room_id, &server).await? { Ok(()) } else { Err(PduRefusal::NotAllowed) }
+        let is_allowed = self.client.allows(&server) && self.rooms.acl_allows(room_id, &server).await?;
+        if is_allowed { Ok(()) } else { Err(PduRefusal::NotAllowed) }
     }
 
     /// Hands verified events to their room, in their order, and gets what they lack.
@@ -319,3 +320,6 @@ impl Homeserver {
         results
     }
 }
+
+#[cfg(test)]
+mod tests;

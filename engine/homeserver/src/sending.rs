@@ -81,6 +81,9 @@ impl Homeserver {
     ///
     /// When the log can't be written.
     pub(crate) async fn send_edu_for_sure(&self, server: ServerName, edu: Edu) -> Result<(), ToDeviceError> {
+        if !self.client.allows(&server) {
+            return Ok(());
+        }
         let fact = told::keep_edu(&server, &random_text(&*self.random, 16), &edu)?;
         let edu = edu.kept_by(fact.key.clone());
         self.log.put_facts(&[fact], &[], Durability::Sync).await?;

@@ -22,11 +22,15 @@ use ravel_core::{
     signing::{SigningKey, hash_and_sign_event},
 };
 use ravel_store::{MemoryStore, log::EventLog};
+use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     clock::Clock,
-    federation::{Pauses, keys::KeyStoreConfig},
+    federation::{
+        Pauses, ServerFilter,
+        keys::{KeyStoreConfig, OwnKeys},
+    },
     homeserver::{Homeserver, HomeserverConfig},
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
@@ -81,6 +85,8 @@ pub(crate) type Answers = Arc<dyn Fn(&Request<Bytes>) -> Answer + Send + Sync>;
 pub(crate) enum Answer {
     /// An answer with this status.
     Status(u16, &'static str),
+    /// Success, with this as the answer.
+    Json(Value),
     /// Nothing: the connection fails.
     Down,
     /// Nothing, ever.
@@ -107,7 +113,7 @@ impl Network for TestNetwork {
         &'a self,
         destination: &'a ServerName,
         request: Request<Bytes>,
-        _: RequestLimits,
+        limits: RequestLimits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         let answers = self.servers.lock().unwrap().get(destination).cloned();
         let answer = answers.map_or(Answer::Down, |answers| answers(&request));
@@ -115,6 +121,12 @@ impl Network for TestNetwork {
             match answer {
                 Answer::Status(status, body) => {
                     Ok(Response::builder().status(status).body(Bytes::from_static(body.as_bytes())).unwrap())
+                }
+                Answer::Json(json) => {
+                    let body = Bytes::from(json.to_string());
+                    let bytes_max = limits.answer_bytes;
+                    let is_too_large = body.len() > bytes_max;
+                    if is_too_large { Err(NetworkError::AnswerTooLarge { bytes_max }) } else { Ok(Response::new(body)) }
                 }
                 Answer::Down => Err(NetworkError::Timeout),
                 Answer::Hangs => std::future::pending().await,
@@ -164,20 +176,41 @@ pub(crate) fn key_of(name: &str) -> SigningKey {
     SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &seed)
 }
 
-/// Opens a server on what a store has.
+/// Returns the document with the key of a server of the tests, as the server publishes it at a time.
+pub(crate) fn key_document(name: &str, now_ms: i64) -> Value {
+    let keys = OwnKeys { server_name: server_name(name), signing_key: key_of(name), old_keys: Default::default() };
+    serde_json::from_slice(&object_to_canonical_bytes(&keys.document(now_ms).unwrap())).unwrap()
+}
+
+/// Returns what a server is told, with a server that is denied.
+pub(crate) fn config(name: &str, denied: &str) -> HomeserverConfig {
+    HomeserverConfig {
+        server_name: server_name(name),
+        signing_key: key_of(name),
+        cheap_password_hashes: true,
+        keys: KeyStoreConfig::default(),
+        pauses: Pauses::default(),
+        servers: ServerFilter::new(vec!["*".to_owned()], vec![denied.to_owned()]),
+    }
+}
+
+/// Opens a server on what a store has, which has nothing to do with one that is called `evil`.
 pub(crate) async fn open_server(
     name: &str,
     store: &MemoryStore,
     clock: Arc<dyn Clock>,
     network: Arc<dyn Network>,
 ) -> (Homeserver, mpsc::Receiver<ToSend>) {
-    let config = HomeserverConfig {
-        server_name: server_name(name),
-        signing_key: key_of(name),
-        cheap_password_hashes: true,
-        keys: KeyStoreConfig::default(),
-        pauses: Pauses::default(),
-    };
+    open_server_as(config(name, "evil"), store, clock, network).await
+}
+
+/// Opens a server on what a store has.
+pub(crate) async fn open_server_as(
+    config: HomeserverConfig,
+    store: &MemoryStore,
+    clock: Arc<dyn Clock>,
+    network: Arc<dyn Network>,
+) -> (Homeserver, mpsc::Receiver<ToSend>) {
     let log = Arc::new(EventLog::open(Arc::new(store.clone())).await.unwrap());
     Homeserver::open(config, log, clock, Arc::new(OsRandom), network).await.unwrap()
 }

@@ -47,6 +47,7 @@ impl From<JoinFailure> for MatrixError {
 pub(crate) fn of_federation(error: &FederationError) -> MatrixError {
     match error {
         FederationError::Remote(error) => of_remote(error),
+        FederationError::Denied => MatrixError::forbidden(error.to_string()),
         error => MatrixError::bad_gateway(error.to_string()),
     }
 }

@@ -6,7 +6,7 @@ use axum::{
     routing::get,
 };
 use ravel_core::id::UserId;
-use ravel_homeserver::{accounts::Role, profiles::ProfileError};
+use ravel_homeserver::{accounts::Role, federation::FederationError, profiles::ProfileError};
 use ruma::api::error::ErrorKind;
 use serde_json::{Map, Value, json};
 
@@ -97,6 +97,7 @@ impl From<ProfileError> for MatrixError {
             ProfileError::FieldValue => Self::invalid_param(error.to_string()),
             ProfileError::TooLarge => Self::bad_request(ErrorKind::ProfileTooLarge, error.to_string()),
             ProfileError::Account(error) => error.into(),
+            ProfileError::Federation(error @ FederationError::Denied) => Self::forbidden(error.to_string()),
             ProfileError::Federation(_) => Self::bad_gateway("the other server does not answer"),
             ProfileError::Rooms(error) => error.into(),
             ProfileError::Log(_) | ProfileError::Record(_) => Self::log_internal(&error),

@@ -121,9 +121,27 @@ fn federation(config: &Config, problem: &mut dyn FnMut(&str, String)) {
             problem("federation.denied_verify_keys", format!("{key:?} is not the base64 of 32 bytes"));
         }
     }
+    let federation = &config.federation;
+    for (key, names) in [
+        ("federation.allowed_servers", &federation.allowed_servers),
+        ("federation.denied_servers", &federation.denied_servers),
+    ] {
+        for name in names.iter().filter(|name| !is_of_server_names(name)) {
+            problem(key, format!("{name:?} is no server name without port, with `*` and `?`"));
+        }
+    }
     let (min, max) = (config.federation.retry_seconds_min, config.federation.retry_seconds_max);
     if max < min {
         problem("federation.retry_seconds_max", format!("{max} is less than federation.retry_seconds_min"));
+    }
+}
+
+/// Whether a pattern may match the host of a server's name.
+fn is_of_server_names(pattern: &str) -> bool {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-*?".contains(&byte);
+    match pattern.strip_prefix('[') {
+        Some(address) => address.bytes().all(|byte| is_of_name(byte) || b":]".contains(&byte)),
+        None => !pattern.is_empty() && pattern.bytes().all(is_of_name),
     }
 }
 

@@ -16,6 +16,7 @@ use ruma::api::{IncomingResponse, OutgoingBody, OutgoingRequest, path_builder::P
 use serde::Deserialize;
 
 use super::{
+    ServerFilter,
     back_off::{BackOffs, Pauses},
     x_matrix::{SignedRequest, sign},
 };
@@ -37,6 +38,7 @@ struct Shared {
     random: Arc<dyn Random>,
     our_name: ServerName,
     key: SigningKey,
+    servers: ServerFilter,
     back_offs: BackOffs,
     on_alive: OnceLock<OnAlive>,
 }
@@ -59,6 +61,9 @@ pub enum FederationError {
     /// The request would go to ourselves.
     #[error("a request to ourselves")]
     OurselvesAsked,
+    /// There is nothing to do with the server: it was not asked.
+    #[error("this server has nothing to do with the other one")]
+    Denied,
     /// It was not sent: the server did not answer lately, or has asked to wait.
     #[error("the server is left alone until {until_ms}")]
     BackingOff {
@@ -105,9 +110,10 @@ impl FederationClient {
         our_name: ServerName,
         key: SigningKey,
         pauses: Pauses,
+        servers: ServerFilter,
     ) -> Self {
         let (back_offs, on_alive) = (BackOffs::new(pauses), OnceLock::new());
-        Self { shared: Arc::new(Shared { network, clock, random, our_name, key, back_offs, on_alive }) }
+        Self { shared: Arc::new(Shared { network, clock, random, our_name, key, servers, back_offs, on_alive }) }
     }
 
     /// Has something called whenever a server that was left alone is there again. Only the first one is.
@@ -123,6 +129,11 @@ impl FederationClient {
     /// Returns how long servers are left alone that do not answer.
     pub fn pauses(&self) -> Pauses {
         self.shared.back_offs.pauses()
+    }
+
+    /// Whether there is something to do with a server: whether it may be asked, and whether what it sends is taken.
+    pub fn allows(&self, server: &ServerName) -> bool {
+        *server == self.shared.our_name || self.shared.servers.allows(server)
     }
 
     /// Sends a request of ruma's and reads the answer.
@@ -199,6 +210,9 @@ impl FederationClient {
     fn check_destination(&self, destination: &ServerName, options: SendOptions) -> Result<(), FederationError> {
         if *destination == self.shared.our_name {
             return Err(FederationError::OurselvesAsked);
+        }
+        if !self.allows(destination) {
+            return Err(FederationError::Denied);
         }
         match self.backing_off_until_ms(destination) {
             Some(until_ms) if !options.ignore_back_off => Err(FederationError::BackingOff { until_ms }),

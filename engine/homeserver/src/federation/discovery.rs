@@ -15,7 +15,7 @@ use http::Uri;
 use ravel_core::id::ServerName;
 
 use self::well_known::{CACHE_MS_MAX, WELL_KNOWN_BYTES_MAX, cache_ms, failure_cache_ms};
-use super::{Dns, HttpsGet, flights::Flights, get_following, timed_cache::TimedCache};
+use super::{Dns, HttpsGet, ServerFilter, flights::Flights, get_following, timed_cache::TimedCache};
 use crate::{
     clock::Clock,
     network::{NetworkError, RequestLimits},
@@ -44,19 +44,20 @@ pub struct Route {
 }
 
 impl Discovery {
-    /// Makes a memory without anything in it.
+    /// Makes a memory without anything in it. `servers` are those that others may delegate to.
     pub fn new(
         dns: Arc<dyn Dns>,
         well_known: Arc<dyn HttpsGet>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
+        servers: ServerFilter,
     ) -> Self {
         let memory = Mutex::new(Memory {
             delegations: TimedCache::new(NAMES_MAX),
             failures: TimedCache::new(NAMES_MAX),
             nowhere: TimedCache::new(NAMES_MAX),
         });
-        Self { shared: Arc::new(Shared { dns, well_known, clock, random, memory, flights: Flights::new() }) }
+        Self { shared: Arc::new(Shared { dns, well_known, clock, random, servers, memory, flights: Flights::new() }) }
     }
 
     /// Finds a server: [`delegated_name`](Self::delegated_name), then [`targets`](Self::targets).
@@ -72,7 +73,7 @@ impl Discovery {
 
     /// Returns the name that a server has delegated to, itself if it has not (steps 1 to 3).
     ///
-    /// Failures are no errors: without a valid answer there is no delegation. A valid answer that can't be renewed goes on for
+    /// Failures are no errors: without a valid answer there is no delegation, nor to a name that is denied. A valid answer that can't be renewed goes on for
     /// 48 hours from when it was given.
     pub async fn delegated_name(&self, server: &ServerName) -> ServerName {
         let Some(host) = steps::well_known_host(server) else { return server.clone() };
@@ -140,6 +141,7 @@ struct Shared {
     well_known: Arc<dyn HttpsGet>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    servers: ServerFilter,
     memory: Mutex<Memory>,
     flights: Flights<ServerName, Option<ServerName>>,
 }
@@ -188,6 +190,7 @@ impl Shared {
         let mut memory = self.memory();
         let (may_pass, failure) = match &answer {
             Ok(answer) => match well_known::delegated_name(answer) {
+                Ok(name) if !self.servers.allows_delegation_to(&name) => (false, format!("{name} is denied")),
                 Ok(name) => {
                     let fresh_until_ms = now_ms.saturating_add(cache_ms(answer.headers(), now_ms));
                     let delegation = Delegation { name: name.clone(), fresh_until_ms };

@@ -19,7 +19,7 @@ use ravel_core::id::ServerName;
 use tokio::time::timeout;
 
 use super::{
-    AddressFilter, Dns, HttpsGet, TlsConfig, TlsConfigError,
+    AddressFilter, Dns, HttpsGet, ServerFilter, TlsConfig, TlsConfigError,
     connector::{Connector, Finder},
     discovery::Discovery,
 };
@@ -43,6 +43,8 @@ pub struct HttpsNetworkConfig {
     pub addresses: AddressFilter,
     /// Whose certificates are trusted.
     pub tls: TlsConfig,
+    /// Which servers others may delegate to.
+    pub servers: ServerFilter,
 }
 
 impl HttpsNetwork {
@@ -60,7 +62,7 @@ impl HttpsNetwork {
         let tls = Arc::new(config.tls.client_config()?);
         let connector = Connector { dns: dns.clone(), filter: config.addresses, tls, finder: Finder::Web };
         let web = Arc::new(Web { client: client(connector.clone(), 0) });
-        let discovery = Discovery::new(dns, web.clone(), clock, random);
+        let discovery = Discovery::new(dns, web.clone(), clock, random, config.servers.clone());
         let connector = Connector { finder: Finder::Matrix(discovery.clone()), ..connector };
         Ok(Self { discovery, client: client(connector, IDLE_CONNECTIONS_MAX), web })
     }

@@ -69,6 +69,12 @@ pub enum AuthenticationError {
     /// It is not signed by a server as it should be.
     #[error(transparent)]
     XMatrix(#[from] XMatrixError),
+    /// It says to be from a server that this one has nothing to do with.
+    #[error("this server has nothing to do with {origin}")]
+    Denied {
+        /// That server.
+        origin: ServerName,
+    },
     /// The store failed.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -147,6 +153,9 @@ impl KeyStore {
     ) -> Result<ServerName, AuthenticationError> {
         let our_name = &self.shared.own.server_name;
         let x_matrix = XMatrix::parse(headers, our_name)?;
+        if !self.shared.client.allows(&x_matrix.origin) {
+            return Err(AuthenticationError::Denied { origin: x_matrix.origin });
+        }
         let now_ms = self.shared.clock.now_ms();
         let key_ids = x_matrix.signatures.iter().map(|(key_id, _)| (key_id.clone(), now_ms)).collect();
         // A server that did not answer lately seems to be there again.

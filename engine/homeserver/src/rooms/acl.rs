@@ -9,6 +9,7 @@ use ravel_core::{
 use ruma::events::room::server_acl::RoomServerAclEventContent;
 
 use super::{Rooms, RoomsError};
+use crate::federation::is_allowed;
 
 const SERVER_ACL: &str = "m.room.server_acl";
 
@@ -58,8 +59,7 @@ impl Rooms {
                 acl
             }
         };
-        let name = ruma::ServerName::parse(server.as_str());
-        Ok(name.is_ok_and(|name| acl.is_allowed(&name)))
+        Ok(is_allowed(&acl, server))
     }
 }
 

@@ -172,6 +172,9 @@ impl Scheduler {
         self.written = Told::read(&server.log).await?;
         self.horizon = self.written.all;
         for (destination, told) in self.written.behind.clone() {
+            if !self.client.allows(&destination) {
+                continue;
+            }
             let queue = Queue::behind(told);
             let of_last_time = Destination { queue, state: State::Idle, is_doubtful: true, tried_ms: 0 };
             self.destinations.insert(destination.clone(), of_last_time);
@@ -226,14 +229,17 @@ impl Scheduler {
         let event = Arc::new(Outgoing { room_id, event_id, within });
         for name in destinations {
             let horizon = self.horizon;
-            self.destination(&name).queue.push(&event, horizon);
-            self.make_ready(&name);
+            if let Some(destination) = self.destination(&name) {
+                destination.queue.push(&event, horizon);
+                self.make_ready(&name);
+            }
         }
     }
 
     fn take_edu(&mut self, destinations: BTreeSet<ServerName>, edu: &Edu) {
         for name in destinations {
-            if let Some(dropped) = self.destination(&name).queue.push_edu(edu.clone()) {
+            let Some(destination) = self.destination(&name) else { continue };
+            if let Some(dropped) = destination.queue.push_edu(edu.clone()) {
                 metrics::counter!(EDUS_DROPPED).increment(1);
                 self.gone.extend(dropped.kept().cloned());
             }
@@ -241,9 +247,10 @@ impl Scheduler {
         }
     }
 
-    fn destination(&mut self, name: &ServerName) -> &mut Destination {
+    /// `None` for a server that is denied: it is told nothing, and nothing is kept for it.
+    fn destination(&mut self, name: &ServerName) -> Option<&mut Destination> {
         let new = || Destination { queue: Queue::default(), state: State::Idle, is_doubtful: false, tried_ms: 0 };
-        self.destinations.entry(name.clone()).or_insert_with(new)
+        self.client.allows(name).then(|| self.destinations.entry(name.clone()).or_insert_with(new))
     }
 
     /// Gives a server its turn, unless it has or waits for it.

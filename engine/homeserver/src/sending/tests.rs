@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::Edu;
 use crate::{
-    fact_kind::{PASSED_ON, TOLD, TOLD_ALL},
+    fact_kind::{OUTGOING_EDU, PASSED_ON, TOLD, TOLD_ALL},
     homeserver::Homeserver,
     rooms::{MembershipChange, SendEvent},
     testing::{
@@ -250,4 +250,23 @@ async fn one_transaction_at_a_time_and_no_more_than_50_and_100() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), sizes.len(), "each has its own id");
+}
+
+#[tokio::test]
+async fn sc_146_a_denied_server_is_told_nothing() {
+    let mut world = World::new().await;
+    ["b", "evil"].iter().for_each(|name| world.live(name));
+    let room_id = world.room_with(&["b", "evil"]).await;
+    world.inbox.clear();
+    world.say(&room_id, "one").await;
+    let edu = Edu::new("m.test", &json!({}), None).unwrap();
+    world.server.send_edu([server_name("evil")].into(), edu.clone());
+    world.server.send_edu_for_sure(server_name("evil"), edu).await.unwrap();
+    assert!(world.server.log.facts(OUTGOING_EDU, &[], None, 10).await.unwrap().is_empty());
+    world.gets("b", &["one"]).await;
+    world.restart().await;
+    world.say(&room_id, "two").await;
+    world.gets("b", &["one", "two"]).await;
+    assert!(world.inbox.of("evil").is_empty());
+    assert!(world.server.log.facts(TOLD, &[], None, 10).await.unwrap().is_empty(), "it does not count as behind");
 }

@@ -87,9 +87,10 @@ impl Homeserver {
                 StatusCode::PAYLOAD_TOO_LARGE => Ending::TooLarge,
                 _ => Ending::Failed,
             },
-            FederationError::OurselvesAsked | FederationError::Network(_) | FederationError::Answer { .. } => {
-                Ending::Failed
-            }
+            FederationError::OurselvesAsked
+            | FederationError::Denied
+            | FederationError::Network(_)
+            | FederationError::Answer { .. } => Ending::Failed,
         }
     }
 

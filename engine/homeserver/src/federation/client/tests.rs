@@ -68,7 +68,8 @@ fn client() -> (FederationClient, Arc<Script>) {
     let script = Arc::new(Script::default());
     let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[1; 32]);
     let (random, pauses) = (Arc::new(OsRandom), Pauses::default());
-    let client = FederationClient::new(script.clone(), script.clone(), random, server("us"), key, pauses);
+    let servers = ServerFilter::new(vec!["*".to_owned()], vec!["*.evil".to_owned()]);
+    let client = FederationClient::new(script.clone(), script.clone(), random, server("us"), key, pauses, servers);
     (client, script)
 }
 
@@ -178,4 +179,18 @@ async fn pauses_end_by_themselves_or_by_a_sign_of_life() {
     assert!(!client.sign_of_life(&server("others")) && client.sign_of_life(&server("them")));
     assert!(client.backing_off_until_ms(&server("them")).is_none());
     assert_eq!(*alive.lock().unwrap(), [server("them")], "told once, and of no server that was not given up");
+}
+
+#[tokio::test]
+async fn sc_146_a_denied_server_is_not_asked() {
+    let (client, script) = client();
+    let options = SendOptions { ignore_back_off: true, ..SendOptions::default() };
+    for name in ["x.evil", "X.EVIL:8448"] {
+        let refused = client.send(&server(name), get_server_version::v1::Request::new(), options).await.map(drop);
+        assert!(matches!(refused, Err(FederationError::Denied)), "{refused:?}");
+        let request = Request::builder().uri("/_matrix/key/v2/server").body(Bytes::new()).unwrap();
+        let refused = client.send_unsigned(&server(name), request, options).await;
+        assert!(matches!(refused, Err(FederationError::Denied)), "{refused:?}");
+    }
+    assert!(script.sent.lock().unwrap().is_empty());
 }

@@ -101,7 +101,8 @@ impl Clock for Hands {
 
 fn discovery(world: &Arc<World>) -> (Discovery, Arc<Hands>) {
     let clock = Arc::new(Hands::default());
-    (Discovery::new(world.clone(), world.clone(), clock.clone(), Arc::new(OsRandom)), clock)
+    let servers = ServerFilter::new(Vec::new(), vec!["evil.org".to_owned()]);
+    (Discovery::new(world.clone(), world.clone(), clock.clone(), Arc::new(OsRandom), servers), clock)
 }
 
 /// Checks under which name and where a server is found: `NAME @ TARGET TARGET...`, or the error.
@@ -250,4 +251,10 @@ async fn a_delegation_outlives_a_passing_failure() {
         clock.0.store(49 * 3_600_000, Ordering::SeqCst);
         assert_eq!(second.delegated_name(&server).await.as_str(), "a", "{later}");
     }
+}
+
+#[tokio::test]
+async fn sc_146_nobody_delegates_to_a_denied_server() {
+    check(r#"wk a 200 {"m.server": "EVIL.org:443"}"#, "a", "a @ a:8448").await;
+    check(r#"wk a 200 {"m.server": "good.org:443"}"#, "a", "good.org:443 @ good.org:443").await;
 }

@@ -103,6 +103,7 @@ impl World {
                 verify_certificates,
                 ..TlsConfig::default()
             },
+            servers: ServerFilter::default(),
         };
         HttpsNetwork::new(&config, self.clone(), Arc::new(SystemClock), Arc::new(OsRandom)).unwrap()
     }

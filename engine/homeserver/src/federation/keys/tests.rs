@@ -15,7 +15,7 @@ use ravel_store::MemoryStore;
 
 use super::*;
 use crate::{
-    federation::{Pauses, x_matrix::sign},
+    federation::{Pauses, ServerFilter, x_matrix::sign},
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
 };
@@ -89,6 +89,7 @@ impl World {
             own.server_name.clone(),
             own.signing_key.clone(),
             Pauses::default(),
+            ServerFilter::new(vec!["*".to_owned()], vec!["evil".to_owned()]),
         );
         KeyStore::new(log, client, self.clone(), own, config)
     }
@@ -348,10 +349,10 @@ async fn our_document_can_be_believed_by_others() {
 }
 
 /// Signs a request as `a` with a key, and checks it in a store.
-async fn check_authentication(store: &KeyStore, seed: u8, expected: Result<&str, &str>) {
-    let key = own("a", seed).signing_key;
+async fn check_authentication(store: &KeyStore, name: &str, seed: u8, expected: Result<&str, &str>) {
+    let key = own(name, seed).signing_key;
     let request = SignedRequest { method: "GET", uri: "/_matrix/x", content: None };
-    let header = sign(&request, &server("a"), &server("us"), &key).unwrap();
+    let header = sign(&request, &server(name), &server("us"), &key).unwrap();
     let headers = HeaderMap::from_iter([(AUTHORIZATION, header)]);
     let origin = store.authenticate(&headers, &request).await.map_err(|error| error.to_string());
     assert_eq!(origin.as_ref().map(ServerName::as_str).map_err(String::as_str), expected);
@@ -362,14 +363,27 @@ async fn requests_are_authenticated() {
     let world = Arc::new(World::default());
     let store = world.store("us", 9, KeyStoreConfig::default());
     let no_key = Err("no valid key of a is known that the request is signed with");
-    check_authentication(&store, 1, no_key).await;
+    check_authentication(&store, "a", 1, no_key).await;
     world.publish(&document("a", 1));
     // The server is left alone now, but it has come by itself.
     assert!(store.shared.client.backing_off_until_ms(&server("a")).is_some());
     world.wait(3_000);
-    check_authentication(&store, 1, Ok("a")).await;
-    check_authentication(&store, 2, no_key).await;
+    check_authentication(&store, "a", 1, Ok("a")).await;
+    check_authentication(&store, "a", 2, no_key).await;
     assert!(store.shared.client.backing_off_until_ms(&server("a")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sc_146_a_denied_server_is_not_listened_to() {
+    let world = Arc::new(World::default());
+    let store = world.store("us", 9, KeyStoreConfig::default());
+    world.publish(&document("evil", 1));
+    check_authentication(&store, "evil", 1, Err("this server has nothing to do with evil")).await;
+    check_authentication(&store, "EVIL:80", 1, Err("this server has nothing to do with EVIL:80")).await;
+    assert_eq!(have(&store, &wanted("evil", &[1], NOW)).await, "");
+    let query = NotaryQuery::from([(server("evil"), NotaryCriteria::default())]);
+    assert_eq!(store.notary_answer(&query).await.unwrap().len(), 0);
+    assert_eq!(world.asked(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -378,7 +392,7 @@ async fn sc_008_leaked_keys_are_refused() {
     world.publish(&document("a", 1));
     let denied_keys = vec![own("a", 1).signing_key.verify_key()];
     let store = world.store("us", 9, KeyStoreConfig { denied_keys, ..KeyStoreConfig::default() });
-    check_authentication(&store, 1, Err("no valid key of a is known that the request is signed with")).await;
+    check_authentication(&store, "a", 1, Err("no valid key of a is known that the request is signed with")).await;
     assert_eq!(have(&store, &wanted("a", &[1], NOW)).await, "");
     // One that was stored before it was denied.
     let log = Arc::new(EventLog::open(Arc::new(MemoryStore::new())).await.unwrap());

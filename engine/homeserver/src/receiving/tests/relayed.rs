@@ -1,0 +1,40 @@
+//! Events that one server brings of another.
+
+use super::*;
+use crate::rooms::SendEvent;
+
+#[tokio::test]
+async fn sc_140_who_is_shut_out_does_not_come_by_another_server() {
+    let world = World::new().await;
+    let before = world.says("@user:c", "before").await;
+    assert!(world.send("b", &[&before]).await[before.event_id()].is_ok());
+    let acl = SendEvent {
+        event_type: "m.room.server_acl".to_owned(),
+        state_key: Some(String::new()),
+        content: object(r#"{"allow":["*"],"deny":["C"]}"#),
+        redacts: None,
+    };
+    let after = world.says("@user:c", "after").await;
+    world.server.rooms.send(&world.room_id, &user_id("@alice:a"), acl).await.unwrap();
+    let others = [world.says("@user:b", "one").await, world.says("@user:b", "two").await];
+    let results = world.send("b", &[&others[0], &after, &others[1]]).await;
+    assert!(matches!(results[after.event_id()], Err(PduRefusal::NotAllowed)), "{results:?}");
+    assert_eq!(world.outcome(&after).await, None);
+    for event in [&before, &others[0], &others[1]] {
+        assert!(world.shows(event).await);
+    }
+}
+
+#[tokio::test]
+async fn sc_146_what_a_denied_server_says_is_not_taken_from_others() {
+    let mut world = World::new().await;
+    let before = world.says("@user:c", "before").await;
+    assert!(world.send("b", &[&before]).await[before.event_id()].is_ok());
+    // Its key is known from then on.
+    world.restart_denying("C").await;
+    let (of_denied, other) = (world.says("@user:c", "after").await, world.says("@user:b", "other").await);
+    let results = world.send("b", &[&of_denied, &other]).await;
+    assert!(matches!(results[of_denied.event_id()], Err(PduRefusal::NotAllowed)), "{results:?}");
+    assert_eq!(world.outcome(&of_denied).await, None);
+    assert!(world.shows(&other).await);
+}
