@@ -1,5 +1,6 @@
 //! Receiving, by a whole server: others are functions, the clock is moved by hand.
 
+mod gaps;
 mod relayed;
 
 use std::{
