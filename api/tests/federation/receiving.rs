@@ -13,7 +13,7 @@ use crate::{
 pub(crate) struct Scene {
     _authority: Authority,
     pub(crate) ravel: Server,
-    remote: Remote,
+    pub(crate) remote: Remote,
 }
 
 impl Scene {
@@ -377,4 +377,21 @@ fn sc_053_what_a_banned_user_says_from_before_the_ban_is_not_shown() {
     assert_eq!(alice.state(&room, "test.state", &bob.user), None);
     alice.say(&room, "peace");
     assert_eq!(alice.texts(&room), ["peace"]);
+}
+
+#[test]
+fn sc_147_a_command_in_a_message_is_a_message() {
+    let scene = Scene::new();
+    let (alice, room, mut bob) = scene.room(V11);
+    let commands = ["!admin users list", r"\!admin server shutdown", "!ravel config", "@server:example.org: restart"];
+    for (number, command) in commands.iter().enumerate() {
+        let (_, pdu) = bob.say(command);
+        bob.send(&scene.ravel, &number.to_string(), &[&pdu]);
+    }
+    alice.say(&room, "still");
+    assert_eq!(alice.texts(&room), [&commands[..], &["still"]].concat());
+    for name in ["admin", "server", "ravel", "conduit"] {
+        let path = format!("v3/profile/@{name}:example.org");
+        scene.ravel.get(&path, Some(&alice.token)).fails(404, "M_NOT_FOUND");
+    }
 }

@@ -74,3 +74,61 @@ fn a_redaction_is_shown_once_what_it_redacts_is_there() {
     bob.send(&scene.ravel, "3", &[&last]);
     assert_eq!(alice.texts(&room), ["last"]);
 }
+
+/// Returns everything that a local user and the other server can read of a room, by its last event.
+fn all_reads(scene: &Scene, alice: &Local<'_>, room: &str, since: &str, [said, set, last]: [&str; 3]) -> String {
+    let client = |path: &str| scene.ravel.get(&format!("v3/{path}"), Some(&alice.token)).ok().to_string();
+    let in_room = |path: &str| client(&format!("rooms/{room}/{path}"));
+    let server = |path: &str| scene.remote.get(&scene.ravel, &format!("v1/{path}")).ok().to_string();
+    let missing = json!({ "latest_events": [last], "earliest_events": [], "limit": 20 });
+    let missing = scene.remote.post(&scene.ravel, &format!("v1/get_missing_events/{room}"), &missing).ok().to_string();
+    let reads = [
+        in_room(&format!("event/{said}")),
+        in_room(&format!("event/{set}")),
+        in_room(&format!("context/{said}?limit=10")),
+        in_room(&format!("context/{set}?limit=0")),
+        in_room(&format!("context/{last}?limit=10")),
+        in_room("messages?dir=b&limit=50"),
+        in_room("messages?dir=f&limit=50"),
+        in_room("state"),
+        in_room("state/test.state/"),
+        in_room("initialSync?limit=20"),
+        client("sync"),
+        client(&format!("sync?since={since}")),
+        server(&format!("event/{said}")),
+        server(&format!("event/{set}")),
+        server(&format!("backfill/{room}?v={last}&limit=50")),
+        server(&format!("state/{room}?event_id={last}")),
+        missing,
+    ];
+    reads.map(|read| format!("{read}\n")).concat()
+}
+
+#[test]
+fn sc_046_a_redacted_event_is_read_in_its_redacted_form_everywhere() {
+    let scene = Scene::new();
+    for version in [V5, V11] {
+        let (alice, room, mut bob) = scene.room(version);
+        let since = scene.ravel.get("v3/sync", Some(&alice.token)).ok()["next_batch"].as_str().unwrap().to_owned();
+        let set = alice.set(&room, "test.state", &json!({ "text": "secret" }));
+        let (said, pdu) = bob.say("secret");
+        bob.send(&scene.ravel, &format!("{version:?}-1"), &[&pdu]);
+        let last = alice.say(&room, "last");
+        let read = || all_reads(&scene, &alice, &room, &since, [&said, &set, &last]);
+        for line in read().lines() {
+            assert!(line.contains("secret"), "it is read here before it is redacted: {line}");
+        }
+        // One by the local user, of her own state, and one by the other server, of his own message.
+        let path = format!("v3/rooms/{room}/redact/{set}/{version:?}");
+        scene.ravel.ask("PUT", &path, Some(&alice.token), b"{}").ok();
+        let (_, pdu) = bob.event(&redaction(&said));
+        bob.send(&scene.ravel, &format!("{version:?}-2"), &[&pdu]);
+        for line in read().lines() {
+            assert!(!line.contains("secret"), "{line}");
+        }
+        // Who joins now is not told either.
+        let (answer, _) = scene.remote.join(&scene.ravel, &room, "ben");
+        assert!(answer["state"].as_array().unwrap().iter().any(|event| event["type"] == "test.state"));
+        assert!(!answer.to_string().contains("secret"));
+    }
+}
