@@ -79,6 +79,7 @@ fn to_json(room: &Room, explanation: &Explanation) -> Value {
                 Check::AuthEvents => "auth_events",
                 Check::StateBefore => "state_before",
                 Check::CurrentState => "current_state",
+                Check::PolicyServer => "policy_server",
             },
             "code": reason.code,
             "rule": reason.rule,

@@ -42,6 +42,8 @@ pub mod event_type {
     pub const ALIASES: &str = "m.room.aliases";
     pub const REDACTION: &str = "m.room.redaction";
     pub const HISTORY_VISIBILITY: &str = "m.room.history_visibility";
+    /// Not by the authorization rules: check 7 on receipt.
+    pub const POLICY: &str = "m.room.policy";
 }
 
 /// The decoded fields of an event.

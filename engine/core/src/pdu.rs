@@ -18,10 +18,14 @@ use crate::{
 mod content;
 mod error;
 mod fields;
+mod policy_server;
 mod power_levels;
 mod verify;
 
-pub use self::error::{PduError, SignatureError};
+pub use self::{
+    error::{PduError, SignatureError},
+    policy_server::{POLICY_KEY_ID, PolicyServer},
+};
 
 /// The largest event, in bytes of canonical JSON with signatures.
 ///
@@ -217,8 +221,11 @@ impl VerifiedPdu {
     }
 
     fn redacted_object(&self) -> Result<CanonicalJsonObject, PduError> {
-        let object = canonical_json::parse_event(&self.json, json_mode(&self.rules))?;
-        Ok(redact(object, &self.rules.redaction))
+        Ok(redact(self.object()?, &self.rules.redaction))
+    }
+
+    fn object(&self) -> Result<CanonicalJsonObject, PduError> {
+        Ok(canonical_json::parse_event(&self.json, json_mode(&self.rules))?)
     }
 }
 

@@ -590,6 +590,9 @@ impl Room {
         if let Err(refusal) = check_in_state(event, &mut InState { view, state: &before.state }) {
             return Verdict::Rejected { check: Check::StateBefore, refusal };
         }
+        if arrival == Arrival::Unsigned {
+            return Verdict::NotRecommended;
+        }
         // Where the event builds on all forward extremities, the current state is the state before it.
         if before.builds_on_all || arrival != Arrival::New {
             return Verdict::Accepted;
@@ -741,7 +744,7 @@ impl Room {
         if outcome == Outcome::Accepted {
             match arrival {
                 Some(Arrival::Entry) => self.forward_extremities.clear(),
-                Some(Arrival::New) => {}
+                Some(Arrival::New | Arrival::Unsigned) => {}
                 Some(Arrival::History) | None => return Ok(()),
             }
             self.advance_extremities(index, &prev_events);

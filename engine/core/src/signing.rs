@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, write_object_without},
-    id::{EventId, InvalidId, KeyId, RoomId, ServerName},
+    id::{EventId, InvalidId, RoomId, ServerName},
     redaction::redacted_signed_bytes,
     room_version::{EventIdFormat, RoomVersionRules},
 };
@@ -64,7 +64,7 @@ pub fn sign_json(
     key: &SigningKey,
 ) -> Result<(), SigningError> {
     let bytes = signed_bytes(object);
-    add_signature(object, server_name, key.key_id(), &key.sign(&bytes))
+    add_signature(object, server_name, key.key_id().as_str(), &key.sign(&bytes))
 }
 
 /// Checks the signature of an object by one key of a server ("Checking for a Signature").
@@ -78,12 +78,32 @@ pub fn verify_json(
     key_id: &str,
     key: &VerifyKey,
 ) -> Result<(), NotSigned> {
+    let signature = signature(object, server_name, key_id)?;
+    Ok(key.verify(&signed_bytes(object), &signature)?)
+}
+
+/// Checks the signature of an event, whole or redacted, by one key of a server ("Validating hashes and signatures on received events").
+///
+/// # Errors
+///
+/// [`NotSigned`] says why not.
+pub fn verify_event(
+    event: &CanonicalJsonObject,
+    rules: &RoomVersionRules,
+    server_name: &str,
+    key_id: &str,
+    key: &VerifyKey,
+) -> Result<(), NotSigned> {
+    let signature = signature(event, server_name, key_id)?;
+    Ok(key.verify(&redacted_signed_bytes(event, &rules.redaction), &signature)?)
+}
+
+fn signature(object: &CanonicalJsonObject, server_name: &str, key_id: &str) -> Result<[u8; 64], NotSigned> {
     let signature = object
         .get("signatures")
         .and_then(|signatures| signatures.as_object()?.get(server_name)?.as_object()?.get(key_id)?.as_str())
         .ok_or(NotSigned::NoSignature)?;
-    let signature = decode_base64_array(signature).ok_or(NotSigned::MalformedSignature)?;
-    Ok(key.verify(&signed_bytes(object), &signature)?)
+    decode_base64_array(signature).ok_or(NotSigned::MalformedSignature)
 }
 
 /// Returns the bytes of an object that [`sign_json`] signs.
@@ -151,13 +171,14 @@ pub fn sign_event(
     key: &SigningKey,
 ) -> Result<(), SigningError> {
     let signature = key.sign(&redacted_signed_bytes(event, &rules.redaction));
-    add_signature(event, server_name, key.key_id(), &signature)
+    add_signature(event, server_name, key.key_id().as_str(), &signature)
 }
 
-fn add_signature(
+/// Puts a signature into `signatures`.
+pub(crate) fn add_signature(
     object: &mut CanonicalJsonObject,
     server_name: &ServerName,
-    key_id: &KeyId,
+    key_id: &str,
     signature: &[u8; 64],
 ) -> Result<(), SigningError> {
     if let Some(signatures) = object.get("signatures") {
@@ -171,7 +192,7 @@ fn add_signature(
         && let CanonicalJsonValue::Object(of_server) =
             signatures.entry(server_name.as_str().into()).or_insert_with(empty)
     {
-        of_server.insert(key_id.as_str().into(), encode_base64(signature).into());
+        of_server.insert(key_id.into(), encode_base64(signature).into());
     }
     Ok(())
 }

@@ -223,6 +223,7 @@ impl<'a> Teller<'a> {
             self.line(format!("The event was {verdict}."));
             return;
         };
+        const SOFT_FAILED: &str = "It is not shown to clients, but takes part when states are resolved later.";
         let (against, consequence) = match reason.check {
             Check::AuthEvents => {
                 ("by the events that it cites as its authority (check 4)", "It never becomes part of the room's state.")
@@ -230,8 +231,9 @@ impl<'a> Teller<'a> {
             Check::StateBefore => ("by the state before it (check 5)", "It never becomes part of the room's state."),
             Check::CurrentState => (
                 "by the room's current state when it arrived, though not by the state before it (check 6)",
-                "It is not shown to clients, but takes part when states are resolved later.",
+                SOFT_FAILED,
             ),
+            Check::PolicyServer => ("by the room's policy server (check 7)", SOFT_FAILED),
         };
         self.line(format!("The event was {verdict} {against}:"));
         self.line(format!("    {}", name_reason(reason)));

@@ -1,3 +1,5 @@
+mod policy_server;
+
 use super::{ParsedPdu, PduError, SignatureError, VerifiedPdu, verify_batch};
 use crate::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, JsonMode, object_to_canonical_bytes, parse_object},

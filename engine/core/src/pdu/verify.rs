@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ParsedPdu, SignatureError, VerifiedPdu};
+use super::{POLICY_KEY_ID, ParsedPdu, SignatureError, VerifiedPdu};
 use crate::{
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, get_object, get_str},
     event::{Content, Event, Membership, ThirdPartyInvite},
@@ -91,7 +91,8 @@ fn ed25519_signatures<'a>(
 ) -> impl Iterator<Item = (&'a str, &'a CanonicalJsonValue)> {
     let of_server = get_object(object, "signatures").and_then(|signatures| get_object(signatures, server));
     let all = of_server.into_iter().flatten().map(|(key_id, signature)| (&**key_id, signature));
-    all.filter(|(key_id, _)| key_id.starts_with("ed25519:"))
+    // "the policy server key is not expected to be published and therefore should be skipped at this stage".
+    all.filter(|(key_id, _)| key_id.starts_with("ed25519:") && *key_id != POLICY_KEY_ID)
 }
 
 struct SignatureCheck<'a, K> {

@@ -29,6 +29,9 @@ pub enum Arrival {
     /// It is of the room's past, and was asked for: it is not checked against the current state, and changes neither that nor the
     /// forward extremities.
     History,
+    /// The room has a policy server, which has not signed it: whether it is new or of the past, it is soft-failed, unless it is
+    /// rejected.
+    Unsigned,
 }
 
 /// What of an event's place in the DAG is known here.

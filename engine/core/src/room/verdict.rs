@@ -12,6 +12,9 @@ pub enum Verdict {
     /// It passed against the state before it, but not against the current state: it takes part in resolution, but is neither a
     /// forward extremity nor shown to clients.
     SoftFailed(Refusal),
+    /// It passed against the state before it, but the room's policy server has not signed it, so it is not recommended for inclusion:
+    /// what follows is the same as of any other soft failure.
+    NotRecommended,
     /// It is never part of a state.
     Rejected {
         /// What it did not pass: [`Check::AuthEvents`] or [`Check::StateBefore`].
@@ -39,6 +42,8 @@ pub enum Check {
     StateBefore,
     /// 6: in the current state.
     CurrentState,
+    /// 7: by the room's policy server.
+    PolicyServer,
 }
 
 /// Why an event was not accepted, as it is stored.
@@ -59,6 +64,7 @@ impl Verdict {
     pub fn record(&self, version: RoomVersion) -> (Outcome, Option<RecordedReason>) {
         let (outcome, check, refusal) = match self {
             Self::Accepted => return (Outcome::Accepted, None),
+            Self::NotRecommended => return (Outcome::SoftFailed, Some(not_recommended())),
             Self::SoftFailed(refusal) => (Outcome::SoftFailed, Check::CurrentState, refusal),
             Self::Rejected { check, refusal } => (Outcome::Rejected, *check, refusal),
         };
@@ -69,5 +75,14 @@ impl Verdict {
             sentence: refusal.to_string(),
         };
         (outcome, Some(reason))
+    }
+}
+
+fn not_recommended() -> RecordedReason {
+    RecordedReason {
+        check: Check::PolicyServer,
+        code: "not_recommended".into(),
+        rule: "".into(),
+        sentence: "the room's policy server has not signed the event".to_owned(),
     }
 }

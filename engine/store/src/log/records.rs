@@ -111,6 +111,7 @@ pub(super) enum ArrivalRecord {
     New,
     Entry,
     History,
+    Unsigned,
 }
 
 impl ArrivalRecord {
@@ -119,6 +120,7 @@ impl ArrivalRecord {
             Arrival::New => Self::New,
             Arrival::Entry => Self::Entry,
             Arrival::History => Self::History,
+            Arrival::Unsigned => Self::Unsigned,
         }
     }
 
@@ -127,6 +129,7 @@ impl ArrivalRecord {
             Self::New => Arrival::New,
             Self::Entry => Arrival::Entry,
             Self::History => Arrival::History,
+            Self::Unsigned => Arrival::Unsigned,
         }
     }
 }
@@ -502,6 +505,7 @@ fn check_to_byte(check: Check) -> u8 {
         Check::AuthEvents => 4,
         Check::StateBefore => 5,
         Check::CurrentState => 6,
+        Check::PolicyServer => 7,
     }
 }
 
@@ -516,7 +520,7 @@ impl ReasonRecord {
     }
 
     pub(super) fn into_reason(self) -> Option<RecordedReason> {
-        let check = [Check::AuthEvents, Check::StateBefore, Check::CurrentState]
+        let check = [Check::AuthEvents, Check::StateBefore, Check::CurrentState, Check::PolicyServer]
             .into_iter()
             .find(|check| check_to_byte(*check) == self.check)?;
         Some(RecordedReason { check, code: self.code.into(), rule: self.rule.into(), sentence: self.sentence })

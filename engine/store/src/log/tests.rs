@@ -765,7 +765,8 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&event(Some(false)), "01 01 01 02 2465 02 7b7d 01 01 00 00");
     check(&event(Some(true)), "01 01 01 02 2465 02 7b7d 01 01 01 00");
     check(&event_at(None, PlaceRecord::Outlier), "01 01 01 02 2465 02 7b7d 01 00 01");
-    for (arrival, byte) in [(ArrivalRecord::New, 0), (ArrivalRecord::Entry, 1), (ArrivalRecord::History, 2)] {
+    let arrivals = [ArrivalRecord::New, ArrivalRecord::Entry, ArrivalRecord::History, ArrivalRecord::Unsigned];
+    for (byte, arrival) in arrivals.into_iter().enumerate() {
         let place = PlaceRecord::Placed { arrival, given_state: None, outlier: None };
         check(&event_at(None, place), &format!("01 01 01 02 2465 02 7b7d 01 00 02 0{byte} 00 00"));
     }
@@ -827,7 +828,8 @@ fn the_bytes_of_every_record_are_as_documented() {
 fn outcomes_and_checks_keep_their_numbers() {
     let outcomes = [0, 1, 2, 3].map(outcome_from_byte);
     assert_eq!(outcomes, [Some(Outcome::Accepted), Some(Outcome::SoftFailed), Some(Outcome::Rejected), None]);
-    for (check, byte) in [(Check::AuthEvents, "04"), (Check::StateBefore, "05"), (Check::CurrentState, "06")] {
+    let checks = [Check::AuthEvents, Check::StateBefore, Check::CurrentState, Check::PolicyServer];
+    for (check, byte) in checks.into_iter().zip(["04", "05", "06", "07"]) {
         let reason = RecordedReason { check, code: "".into(), rule: "".into(), sentence: String::new() };
         let reason_record = Some(ReasonRecord::of(&reason));
         let record = TimelineRecord {

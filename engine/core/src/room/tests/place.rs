@@ -3,7 +3,7 @@
 use super::room;
 use crate::{
     id::EventId,
-    room::{Arrival, Effect, Judged, Outcome, Place, Receipt, Room, RoomError, StoredPosition},
+    room::{Arrival, Check, Effect, Judged, Outcome, Place, Receipt, Room, RoomError, StoredPosition},
     room_version::RoomVersion::{self, V1, V2, V6, V10, V11, V12},
     testing::TestRoom,
 };
@@ -176,6 +176,37 @@ fn a_given_state_does_not_get_around_the_checks() {
     judged(late.handle(&bob, Arrival::History, Some(&state)).unwrap());
     let topic = late.state_before(bob.event_id()).unwrap().to_map();
     assert!(!topic.into_values().any(|id| id == *forged.event_id()));
+}
+
+#[test]
+fn sc_145_what_the_policy_server_has_not_signed_is_soft_failed() {
+    let mut room = room(V11, LINES);
+    let mut late = entered(&room);
+    for name in ["N", "F", "O"] {
+        late.handle_pdu(room.pdu(name)).unwrap();
+    }
+    let stood = (late.current_state().to_map(), late.forward_extremities());
+    let unsigned = room.pdu_of("S: alice sets m.room.topic after O");
+    let soft = judged(late.handle(&unsigned, Arrival::Unsigned, None).unwrap());
+    let (outcome, reason) = soft.verdict.record(V11);
+    assert_eq!((outcome, reason.unwrap().check), (Outcome::SoftFailed, Check::PolicyServer));
+    assert!(matches!(soft.effects[..], [Effect::Persist(_)]), "it is not shown: {:?}", soft.effects);
+    assert_eq!((late.current_state().to_map(), late.forward_extremities()), stood);
+    // It takes part in resolution, and what builds on it takes its place.
+    let signed = room.pdu_of("H: alice says hi after S auth C,P2,A");
+    judged(late.handle_pdu(&signed).unwrap());
+    assert_eq!(late.forward_extremities(), [signed.event_id().clone()]);
+    assert!(late.current_state().to_map().into_values().any(|id| id == *unsigned.event_id()));
+    // The rules come first.
+    let refused = room.pdu_of("K: dave says hi after O");
+    let verdict = judged(late.handle(&refused, Arrival::Unsigned, None).unwrap()).verdict;
+    assert_eq!(verdict.record(V11).0, Outcome::Rejected);
+    // Of the past, it changes nothing either.
+    let state = state_before(&room, "T");
+    give(&room, &mut late, &state);
+    let past = judged(late.handle(room.pdu("T"), Arrival::Unsigned, Some(&state)).unwrap());
+    assert_eq!(past.verdict.record(V11).0, Outcome::SoftFailed);
+    assert_eq!(late.forward_extremities(), [signed.event_id().clone()]);
 }
 
 /// An outlier that its auth events allow stays what it is if a state refuses it: others may hold it in theirs.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ravel_core::{
     id::EventId,
     pdu::VerifiedPdu,
-    room::{Arrival, Effect, PersistEvent, Place, Receipt, Room},
+    room::{Arrival, Effect, Outcome, PersistEvent, Place, Receipt, Room},
 };
 
 use super::{
@@ -31,7 +31,8 @@ impl Late {
         let mut source = TestRoom::forked("!p:a");
         let merge = source.judged[8].event.event_id.clone();
         let next = source.event("@a:a", "m.room.message", None, r#"{"body":"next"}"#, &[&merge]);
-        source.event("@a:a", "m.room.topic", Some(""), r#"{"topic":"last"}"#, &[&next]);
+        let last = source.event("@a:a", "m.room.topic", Some(""), r#"{"topic":"last"}"#, &[&next]);
+        source.event("@a:a", "m.room.message", None, r#"{"body":"unsigned"}"#, &[&last]);
         let room = Room::new(source.room.room_id().clone(), rules());
         Self { source, room, store: MemoryStore::new(), pending: Vec::new() }
     }
@@ -95,6 +96,9 @@ impl Late {
         step(self);
         assert!(self.event(5, Arrival::History, None));
         step(self);
+        assert!(!self.event(11, Arrival::Unsigned, None));
+        assert_eq!(self.room.outcome(&self.id(11)), Some(Outcome::SoftFailed));
+        step(self);
     }
 
     fn stored() -> Self {
@@ -110,6 +114,7 @@ fn same(loaded: &Room, room: &Room) {
     assert_eq!(loaded.current_state(), room.current_state());
     for (event, outcome) in room.events() {
         assert_eq!(loaded.outcome(&event.event_id), Some(outcome));
+        assert_eq!(loaded.reason(&event.event_id), room.reason(&event.event_id));
         assert_eq!(loaded.is_outlier(&event.event_id), room.is_outlier(&event.event_id));
         assert_eq!(loaded.state_after(&event.event_id), room.state_after(&event.event_id));
     }
