@@ -43,6 +43,7 @@ impl From<RoomsError> for MatrixError {
             RoomsError::Refused(_) | RoomsError::NotAccepted | RoomsError::NoChange | RoomsError::MayNotRedact => {
                 Self::forbidden(error.to_string())
             }
+            RoomsError::Policy(error) => error.into(),
             RoomsError::GuestsForbidden => {
                 Self::new(http::StatusCode::FORBIDDEN, ErrorKind::GuestAccessForbidden, error.to_string())
             }

@@ -10,6 +10,7 @@ mod server;
 mod directory;
 mod keys;
 mod member;
+mod policy;
 mod receiving;
 mod redactions;
 #[allow(dead_code, reason = "other servers can do more than each test asks of them")]

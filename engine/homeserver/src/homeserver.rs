@@ -129,10 +129,10 @@ impl Homeserver {
         let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
         let (outbox, to_send) = mpsc::channel(OUTBOX_MAX);
         let key = signing_key.clone();
-        let rooms = Rooms::open(server_name.clone(), key, log.clone(), clock.clone(), random.clone(), outbox).await?;
-        let key = signing_key.clone();
         let (name, of_clock, of_random) = (server_name.clone(), clock.clone(), random.clone());
         let client = FederationClient::new(network, of_clock, of_random, name, key, pauses, servers);
+        let (name, key) = (server_name.clone(), signing_key.clone());
+        let rooms = Rooms::open(name, key, log.clone(), clock.clone(), random.clone(), client.clone(), outbox).await?;
         let (old_keys, key) = (Default::default(), signing_key.clone());
         let own = OwnKeys { server_name: server_name.clone(), signing_key: key, old_keys };
         let keys = KeyStore::new(log.clone(), client.clone(), clock.clone(), own, keys);

@@ -18,6 +18,7 @@ mod order;
 mod outgoing;
 mod outside;
 mod pdus;
+mod policy;
 mod profile;
 mod progress;
 mod read;
@@ -56,6 +57,7 @@ use self::{
     audience::{is_of, server_of_member},
     members::LocalMembers,
     order::Order,
+    policy::PolicyServers,
     progress::Progress,
     servers::JoinedServers,
     summary::CachedSummary,
@@ -67,13 +69,14 @@ pub use self::{
     error::RoomsError,
     messages::{MESSAGES_MAX, Messages, Page},
     order::{TimelinePosition, TimelineToken},
+    policy::PolicyError,
     read::{ClientEvent, Visibility},
     receive::{Incoming, Received},
     send::{MembershipChange, SendEvent},
     sync::{JoinedRoom, LeftRoom, MemberCounts, Sync, SyncFilter, SyncToken},
     transactions::Transaction,
 };
-use crate::{clock::Clock, random::Random};
+use crate::{clock::Clock, federation::FederationClient, random::Random};
 
 /// The rooms of a server.
 #[derive(Clone)]
@@ -89,6 +92,7 @@ struct Inner {
     members: Mutex<LocalMembers>,
     progress: Progress,
     transactions: Transactions,
+    policy_servers: PolicyServers,
     outbox: mpsc::Sender<ToSend>,
 }
 
@@ -161,8 +165,8 @@ fn target(event: &Event) -> Option<EventId> {
 impl Rooms {
     /// Opens the rooms of a log, and finds out which users of this server are in them.
     ///
-    /// Loads every room once: costs time in proportion to the log. What other servers are to be told of goes to `outbox`; rooms wait
-    /// while that is full.
+    /// Loads every room once: costs time in proportion to the log. Policy servers are asked by `client`. What other servers are to be told
+    /// of goes to `outbox`; rooms wait while that is full.
     ///
     /// # Errors
     ///
@@ -173,6 +177,7 @@ impl Rooms {
         log: Arc<EventLog>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
+        client: FederationClient,
         outbox: mpsc::Sender<ToSend>,
     ) -> Result<Self, RoomsError> {
         let forgotten = facts::forgotten(&log, &server_name).await?;
@@ -187,6 +192,7 @@ impl Rooms {
         }
         let (open, members, transactions) = (Mutex::default(), Mutex::new(members), Transactions::default());
         let progress = Progress::new(log.len());
+        let policy_servers = PolicyServers::new(client, clock.clone());
         Ok(Self(Arc::new(Inner {
             server_name,
             key,
@@ -197,6 +203,7 @@ impl Rooms {
             members,
             progress,
             transactions,
+            policy_servers,
             outbox,
         })))
     }
@@ -458,7 +465,7 @@ impl Writing<'_> {
     fn take(&mut self, event: CanonicalJsonObject) -> Result<VerifiedPdu, RoomsError> {
         let pdu = self.inner.sign(event, self.room.rules())?;
         self.room.check(&pdu)?;
-        self.check_redaction(pdu.event())?;
+        check_redaction(self.room, pdu.event())?;
         self.take_signed(&pdu)?;
         Ok(pdu)
     }
@@ -471,19 +478,6 @@ impl Writing<'_> {
     fn take_foreign(&mut self, pdu: &VerifiedPdu) -> Result<(), RoomsError> {
         self.room.check(pdu)?;
         self.take_signed(pdu)
-    }
-
-    /// What the rules leave to the sender's server: they let any user of a server redact the events of all others there.
-    fn check_redaction(&self, redaction: &Event) -> Result<(), RoomsError> {
-        let Some(target) = target(redaction) else { return Ok(()) };
-        let (room, state) = (&*self.room, self.room.current_state());
-        let event = room.event(&target).ok_or(RoomsError::NoSuchEvent)?;
-        let held = |event_type: &str| room.event(&state.get(event_type, "")?).map(|event| &**event);
-        let create = held(event_type::CREATE).ok_or(RoomsError::NoSuchRoom)?;
-        let power_levels = held(event_type::POWER_LEVELS);
-        let sender = &redaction.sender;
-        let may = event.sender == *sender || can_redact_any_event(room.rules(), create, power_levels, sender.as_str());
-        if may { Ok(()) } else { Err(RoomsError::MayNotRedact) }
     }
 
     /// Makes an event that was signed here part of the room.
@@ -507,6 +501,19 @@ impl Writing<'_> {
             Receipt::NeedEvents(_) | Receipt::NeedState(_) | Receipt::OtherRoom(_) => Err(RoomsError::NotAccepted),
         }
     }
+}
+
+/// What the rules leave to the sender's server: they let any user of a server redact the events of all others there.
+fn check_redaction(room: &Room, redaction: &Event) -> Result<(), RoomsError> {
+    let Some(target) = target(redaction) else { return Ok(()) };
+    let state = room.current_state();
+    let event = room.event(&target).ok_or(RoomsError::NoSuchEvent)?;
+    let held = |event_type: &str| room.event(&state.get(event_type, "")?).map(|event| &**event);
+    let create = held(event_type::CREATE).ok_or(RoomsError::NoSuchRoom)?;
+    let power_levels = held(event_type::POWER_LEVELS);
+    let sender = &redaction.sender;
+    let may = event.sender == *sender || can_redact_any_event(room.rules(), create, power_levels, sender.as_str());
+    if may { Ok(()) } else { Err(RoomsError::MayNotRedact) }
 }
 
 fn is_third_party_invite(event: &Event) -> bool {

@@ -181,7 +181,7 @@ impl Rooms {
 
 fn may_be_refused(sent: Result<EventId, RoomsError>) -> Result<(), RoomsError> {
     match sent {
-        Ok(_) | Err(RoomsError::Refused(_) | RoomsError::NotAccepted) => Ok(()),
+        Ok(_) | Err(RoomsError::Refused(_) | RoomsError::Policy(_) | RoomsError::NotAccepted) => Ok(()),
         Err(error) => Err(error),
     }
 }

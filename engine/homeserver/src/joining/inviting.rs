@@ -67,7 +67,7 @@ impl Homeserver {
             let invite = server.rooms.draft(&room_id, &sender, &event).await?;
             let other = ServerName::parse(target.server_name()).map_err(|_| RoomsError::BadValue("user_id"))?;
             let invite = server.signed_by_invited(&room_id, invite, &other).await?;
-            Ok(server.rooms.take_foreign(&room_id, invite).await?)
+            Ok(server.rooms.take_foreign(&room_id, invite).await.map(drop)?)
         });
         inviting.await.map_err(|_| RoomsError::Panicked)?
     }

@@ -42,7 +42,7 @@ impl Homeserver {
             }
             pdu = self.signed_too(&pdu, self.rooms.rules(room_id).await?)?;
         }
-        self.take_submitted(room_id, pdu.clone()).await?;
+        let pdu = self.take_submitted(room_id, pdu).await?;
         self.room_state_before(room_id, &pdu, omit_members).await
     }
 
@@ -61,7 +61,7 @@ impl Homeserver {
         pdu: &[u8],
     ) -> Result<(), ResidentError> {
         let pdu = self.submitted(origin, room_id, event_id, pdu, Membership::Leave).await?;
-        self.take_submitted(room_id, pdu).await
+        self.take_submitted(room_id, pdu).await.map(drop)
     }
 
     /// Takes the knock of a user of another server into a room; returns the events, as JSON, that tell what room it is.
@@ -116,9 +116,10 @@ impl Homeserver {
         if pdu.content_hash_matched() { Ok(pdu) } else { Err(ResidentError::WrongEvent("its content hash is wrong")) }
     }
 
-    async fn take_submitted(&self, room_id: &RoomId, pdu: VerifiedPdu) -> Result<(), ResidentError> {
+    /// Makes an event part of its room; returns it with the signature of the room's policy server, if it was given one.
+    async fn take_submitted(&self, room_id: &RoomId, pdu: VerifiedPdu) -> Result<VerifiedPdu, ResidentError> {
         if self.is_accepted(room_id, pdu.event_id()).await? {
-            return Ok(());
+            return Ok(pdu);
         }
         Ok(self.rooms.take_foreign(room_id, pdu).await?)
     }

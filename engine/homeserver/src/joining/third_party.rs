@@ -105,7 +105,7 @@ impl Homeserver {
         if other != self.server_name {
             made = self.signed_by_invited(room_id, made, &other).await?;
         }
-        Ok(self.rooms.take_foreign(room_id, made).await?)
+        Ok(self.rooms.take_foreign(room_id, made).await.map(drop)?)
     }
 
     /// Has the server of who invites invite a user of this server.

@@ -8,7 +8,7 @@ use ravel_core::{
     room_version::RoomVersionRules,
 };
 
-use super::{Rooms, RoomsError, SendEvent};
+use super::{Rooms, RoomsError, SendEvent, check_redaction};
 
 impl Rooms {
     /// Returns an event of a user of another server as the room would accept it now, without hashes and signatures.
@@ -49,11 +49,11 @@ impl Rooms {
         self.0.new_event_id()
     }
 
-    /// Returns an event of a user of this server as the room would accept it now, signed.
+    /// Returns an event of a user of this server as the room would accept it now, signed, also by the room's policy server.
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`; `Refused` if the room would not accept it; `Invalid`.
+    /// `NoSuchRoom`; `Refused` if the room would not accept it; `Policy`; `Invalid`.
     pub(crate) async fn draft(
         &self,
         room_id: &RoomId,
@@ -73,8 +73,9 @@ impl Rooms {
             })?;
             let pdu = self.0.sign(composed, room.rules())?;
             room.check(&pdu)?;
-            Ok(pdu)
+            check_redaction(room, pdu.event())?;
+            Ok::<_, RoomsError>(pdu)
         });
-        drafted.await?
+        self.signed_by_policy_server(room_id, drafted.await??).await
     }
 }

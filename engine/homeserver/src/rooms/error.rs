@@ -3,6 +3,7 @@
 use ravel_core::{event_auth::Refusal, pdu::PduError, room::RoomError, signing::SigningError};
 use ravel_store::log::LogError;
 
+use super::PolicyError;
 use crate::record::RecordError;
 
 /// Why a room does not do what was asked.
@@ -19,6 +20,8 @@ pub enum RoomsError {
     Refused(#[from] Refusal),
     #[error("the room took the event and did not accept it")]
     NotAccepted,
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error("the user may not redact this event")]
     MayNotRedact,
     #[error("it would be no valid event: {0}")]

@@ -1,8 +1,10 @@
 //! Reading a room's timeline, page by page.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use ravel_core::{
     id::{EventId, RoomId, UserId},
-    room::Room,
+    room::{Outcome, Room},
 };
 
 use super::{
@@ -70,7 +72,7 @@ impl Rooms {
             // A sync that begins after a gap has its first event just there.
             let nearest = places(loaded, from, false, 1).into_iter();
             let places = nearest.chain(places(loaded, from, true, limit));
-            places.filter(|(_, id)| lacks_parents(room, id)).map(|(_, id)| id).collect()
+            lacking_parents(room, places.map(|(_, id)| id))
         };
         self.read(room_id, ends).await
     }
@@ -128,7 +130,20 @@ fn places(
     }
 }
 
-fn lacks_parents(room: &Room, event_id: &EventId) -> bool {
+/// Returns those of some events that have parents which are not here, and those of the events that they build on which are not shown.
+fn lacking_parents(room: &Room, events: impl Iterator<Item = EventId>) -> Vec<EventId> {
     let is_here = |id: &EventId| room.event(id).is_some() && !room.is_outlier(id);
-    room.event(event_id).is_some_and(|event| !event.prev_events.iter().all(is_here))
+    let mut pending: VecDeque<EventId> = events.collect();
+    let mut seen: BTreeSet<EventId> = pending.iter().cloned().collect();
+    let mut lacking = Vec::new();
+    while let Some(id) = pending.pop_front() {
+        let Some(event) = room.event(&id) else { continue };
+        let (here, missing): (Vec<_>, Vec<_>) = event.prev_events.iter().partition(|prev| is_here(prev));
+        let not_shown = here.into_iter().filter(|prev| room.outcome(prev) != Some(Outcome::Accepted));
+        pending.extend(not_shown.filter(|prev| seen.insert((*prev).clone())).cloned());
+        if !missing.is_empty() {
+            lacking.push(id);
+        }
+    }
+    lacking
 }

@@ -61,7 +61,10 @@ impl Rooms {
             let change =
                 MembershipChange { target: user.clone(), membership: Membership::Join, content: content.clone() };
             match self.change_membership(&room_id, user, change).await {
-                Ok(_) | Err(RoomsError::Refused(_) | RoomsError::NotAccepted | RoomsError::NoSuchRoom) => {}
+                Ok(_)
+                | Err(
+                    RoomsError::Refused(_) | RoomsError::Policy(_) | RoomsError::NotAccepted | RoomsError::NoSuchRoom,
+                ) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -1,5 +1,7 @@
 //! Events of other servers on their way into a room.
 
+use std::collections::VecDeque;
+
 use ravel_core::{
     event::{Content, event_type},
     id::{EventId, RoomId, ServerName},
@@ -8,7 +10,7 @@ use ravel_core::{
     room_version::RoomVersionRules,
 };
 
-use super::{Rooms, RoomsError, Writing};
+use super::{Rooms, RoomsError, Writing, policy::changes_policy_server};
 
 /// An event of another server, and how it comes into its room.
 #[derive(Clone, Debug)]
@@ -54,18 +56,27 @@ const SLICE: usize = 100;
 impl Rooms {
     /// Hands events to a room, in this order; returns what became of each once it is durable.
     ///
-    /// Others may write to the room in between.
+    /// Others may write to the room in between. If the room uses a policy server, what that has not signed waits for its answer.
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`, and when the log can't be written. What came before the error stays.
+    /// `NoSuchRoom`, `Policy` for history, and when the log can't be written. What came before the error stays.
     pub async fn receive(&self, room_id: &RoomId, events: Vec<Incoming>) -> Result<Vec<Received>, RoomsError> {
         let mut received = Vec::with_capacity(events.len());
-        let mut events = events.into_iter();
+        let mut events = VecDeque::from(events);
         loop {
-            let slice: Vec<Incoming> = events.by_ref().take(SLICE).collect();
-            if slice.is_empty() {
+            if events.is_empty() {
                 return Ok(received);
+            }
+            let policy_server = self.named_policy_server(room_id).await?;
+            let mut firsts = events.iter().take(SLICE);
+            let last = firsts.position(|event| changes_policy_server(event.pdu.event(), policy_server.as_ref()));
+            let len = last.map_or(SLICE, |last| last.saturating_add(1)).min(events.len());
+            let mut slice: Vec<Incoming> = events.drain(..len).collect();
+            if let Some(server) = policy_server
+                && self.has_server(room_id, &server.via).await?
+            {
+                self.check_by_policy_server(room_id, &server, &mut slice).await?;
             }
             received.extend(self.write(room_id.clone(), move |writing| writing.receive(&slice)).await?);
         }
@@ -94,13 +105,14 @@ impl Rooms {
     }
 
     /// Takes an event in that comes into the room through this server, which tells the others of it: the join of a user of another
-    /// server, say.
+    /// server, say. Returns it with the signature of the room's policy server, if the room uses one.
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`; `Refused` if the room's current state does not allow it.
-    pub async fn take_foreign(&self, room_id: &RoomId, pdu: VerifiedPdu) -> Result<(), RoomsError> {
-        self.write(room_id.clone(), move |writing| writing.take_foreign(&pdu)).await
+    /// `NoSuchRoom`; `Policy`; `Refused` if the room's current state does not allow it.
+    pub async fn take_foreign(&self, room_id: &RoomId, pdu: VerifiedPdu) -> Result<VerifiedPdu, RoomsError> {
+        let pdu = self.signed_by_policy_server(room_id, pdu).await?;
+        self.write(room_id.clone(), move |writing| writing.take_foreign(&pdu).map(|()| pdu)).await
     }
 
     /// Whether a room is here, be it that nobody of this server is in it any more.

@@ -36,12 +36,16 @@ pub struct MembershipChange {
 }
 
 impl Rooms {
-    /// Sends an event into a room; returns its id once it is durable.
+    /// Sends an event into a room; returns its id once it is durable. If the room uses a policy server, that has to sign it before.
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`, `Refused`, `Invalid`.
+    /// `NoSuchRoom`, `Refused`, `Policy`, `Invalid`.
     pub async fn send(&self, room_id: &RoomId, sender: &UserId, event: SendEvent) -> Result<EventId, RoomsError> {
+        if self.policy_server(room_id).await?.is_some() {
+            let made = self.draft(room_id, sender, &event).await?;
+            return Ok(self.take_foreign(room_id, made).await?.event_id().clone());
+        }
         let sender = sender.clone();
         self.write(room_id.clone(), move |writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
     }
@@ -109,7 +113,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `NoSuchRoom`, `Refused`, `Invalid`; `NoChange` if a user leaves who is not there; `GuestsForbidden` if a guest may
+    /// `NoSuchRoom`, `Refused`, `Policy`, `Invalid`; `NoChange` if a user leaves who is not there; `GuestsForbidden` if a guest may
     /// not join.
     pub async fn change_membership(
         &self,
@@ -120,6 +124,10 @@ impl Rooms {
         let is_join = change.membership == Membership::Join;
         if is_join && self.is_guest(&change.target).await? && !self.guests_can_join(room_id).await? {
             return Err(RoomsError::GuestsForbidden);
+        }
+        if self.policy_server(room_id).await?.is_some() {
+            let event = self.look(room_id, |room| member_event(room, change)).await??;
+            return self.send(room_id, sender, event).await;
         }
         let sender = sender.clone();
         self.write(room_id.clone(), move |writing| writing.change_membership(&sender, change)).await
@@ -137,28 +145,28 @@ impl Writing<'_> {
         sender: &UserId,
         change: MembershipChange,
     ) -> Result<EventId, RoomsError> {
-        let MembershipChange { target, membership, mut content } = change;
-        let now = self.membership(&target);
-        let leaves = membership == Membership::Leave && matches!(now, None | Some(Membership::Leave));
-        if leaves {
-            return Err(RoomsError::NoChange);
-        }
-        let text = membership_text(membership).ok_or(RoomsError::BadValue("membership"))?;
-        content.insert("membership".into(), text.into());
-        let event = SendEvent {
-            event_type: event_type::MEMBER.to_owned(),
-            state_key: Some(target.to_string()),
-            content,
-            redacts: None,
-        };
+        let event = member_event(self.room, change)?;
         Ok(self.send(sender, &event)?.event_id().clone())
     }
+}
 
-    /// Returns a user's membership in the current state.
-    fn membership(&self, user: &UserId) -> Option<Membership> {
-        let event_id = self.room.current_state().get(event_type::MEMBER, user.as_str())?;
-        self.room.event(&event_id)?.membership()
+/// Returns the event that changes a membership.
+fn member_event(room: &Room, change: MembershipChange) -> Result<SendEvent, RoomsError> {
+    let MembershipChange { target, membership, mut content } = change;
+    let member = room.current_state().get(event_type::MEMBER, target.as_str());
+    let now = member.and_then(|event_id| room.event(&event_id)?.membership());
+    let leaves = membership == Membership::Leave && matches!(now, None | Some(Membership::Leave));
+    if leaves {
+        return Err(RoomsError::NoChange);
     }
+    let text = membership_text(membership).ok_or(RoomsError::BadValue("membership"))?;
+    content.insert("membership".into(), text.into());
+    Ok(SendEvent {
+        event_type: event_type::MEMBER.to_owned(),
+        state_key: Some(target.to_string()),
+        content,
+        redacts: None,
+    })
 }
 
 impl super::Inner {

@@ -26,7 +26,12 @@ use super::{
     ClientEvent, CreateRoom, MemberCounts, MembershipChange, Page, Preset, Rooms, RoomsError, SendEvent, Sync,
     SyncFilter, SyncToken, TimelineToken,
 };
-use crate::{clock::Clock, random::OsRandom};
+use crate::{
+    clock::Clock,
+    federation::{FederationClient, Pauses, ServerFilter},
+    random::OsRandom,
+    testing::TestNetwork,
+};
 
 /// Moves on by a second whenever it is looked at, and never waits.
 #[derive(Default)]
@@ -45,9 +50,13 @@ impl Clock for TestClock {
 pub(crate) async fn open(store: &MemoryStore) -> Rooms {
     let log = Arc::new(EventLog::open(Arc::new(store.clone())).await.unwrap());
     let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[7; 32]);
-    let clock = Arc::new(TestClock::default());
+    let (name, clock, random) = (ServerName::parse("a").unwrap(), Arc::new(TestClock::default()), Arc::new(OsRandom));
+    let network = Arc::new(TestNetwork::default());
+    let (ours, signing_key, servers) = (name.clone(), key.clone(), ServerFilter::default());
+    let (of_clock, of_random, pauses) = (clock.clone(), random.clone(), Pauses::default());
+    let client = FederationClient::new(network, of_clock, of_random, ours, signing_key, pauses, servers);
     let outbox = tokio::sync::mpsc::channel(1_000).0;
-    Rooms::open(ServerName::parse("a").unwrap(), key, log, clock, Arc::new(OsRandom), outbox).await.unwrap()
+    Rooms::open(name, key, log, clock, random, client, outbox).await.unwrap()
 }
 
 pub(crate) fn user(name: &str) -> UserId {
