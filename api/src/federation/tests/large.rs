@@ -1,14 +1,16 @@
 //! Rooms with many members, and joins that were ended in their midst.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use ravel_core::{
     event::Membership,
     id::{RoomId, UserId},
     pdu::VerifiedPdu,
+    room::{Effect, Receipt, Room},
     room_version::RoomVersion,
 };
-use ravel_homeserver::rooms::{Incoming, Preset};
+use ravel_homeserver::rooms::Preset;
+use ravel_store::{Durability, MemoryStore, log::EventLog};
 
 use super::world::{Server, World, change_json, made, object};
 
@@ -54,8 +56,20 @@ async fn a_join_that_was_ended_goes_on_with_what_is_there() {
     let (event_id, pdu) = made(&b, VERSION, template.event, |_| {});
     let told = a.app.homeserver.send_join(&b.name, &room_id, event_id.as_str(), &pdu, false).await.unwrap();
     let restore = |json: &Vec<u8>| VerifiedPdu::restore(json, VERSION.rules(), None, true).unwrap();
-    let stored = told.auth_chain.iter().chain(&told.state).map(restore).map(Incoming::outlier).take(15).collect();
-    b.app.rooms.receive_into_new(&room_id, VERSION.rules(), stored).await.unwrap();
+    let (store, mut room) = (MemoryStore::new(), Room::new(room_id.clone(), VERSION.rules()));
+    let mut stored = Vec::new();
+    for pdu in told.auth_chain.iter().chain(&told.state).map(restore).take(15) {
+        let Receipt::Judged(judged) = room.handle_outlier(&pdu).unwrap() else { continue };
+        stored.extend(judged.effects.into_iter().filter_map(|effect| match effect {
+            Effect::Persist(event) => Some(*event),
+            Effect::Publish(_) => None,
+        }));
+    }
+    let log = EventLog::open(Arc::new(store.clone())).await.unwrap();
+    log.append(&room_id, VERSION.rules(), &stored, Durability::Sync).await.unwrap();
+    drop(log);
+    let b = world.server_on("b.org", store).await;
+    let bob = b.user("bob").await;
     assert!(b.app.rooms.joined_rooms(&bob).is_empty() && b.sync(&bob, None).await.0.is_empty());
     assert!(!b.app.rooms.is_resident(&room_id).await.unwrap());
     // The signatures of these are not looked at again.

@@ -82,28 +82,6 @@ impl Rooms {
         }
     }
 
-    /// As [`receive`](Self::receive), and makes the room if it is not here.
-    ///
-    /// # Errors
-    ///
-    /// When the log can't be written, or has the room in another version.
-    pub async fn receive_into_new(
-        &self,
-        room_id: &RoomId,
-        rules: &'static RoomVersionRules,
-        mut events: Vec<Incoming>,
-    ) -> Result<Vec<Received>, RoomsError> {
-        let mut received = Vec::with_capacity(events.len());
-        if self.rules(room_id).await.is_err() && !events.is_empty() {
-            let rest = events.split_off(events.len().min(SLICE));
-            let first = std::mem::replace(&mut events, rest);
-            let room = Room::new(room_id.clone(), rules);
-            received.extend(self.begin(room, move |writing| writing.receive(&first)).await?);
-        }
-        received.extend(self.receive(room_id, events).await?);
-        Ok(received)
-    }
-
     /// Takes an event in that comes into the room through this server, which tells the others of it: the join of a user of another
     /// server, say. Returns it with the signature of the room's policy server, if the room uses one.
     ///
