@@ -1,7 +1,10 @@
 //! Servers that lie.
 
 use ravel_core::{event::Membership, id::EventId, room_version::RoomVersion};
-use ravel_homeserver::{joining::ResidentError, rooms::Preset};
+use ravel_homeserver::{
+    joining::{JoinFailure, MembershipError, ResidentError},
+    rooms::Preset,
+};
 use serde_json::{Value, json};
 
 use super::world::{Server, World, change_json, made, object};
@@ -52,6 +55,37 @@ async fn sc_084_an_answer_to_a_join_is_checked() {
         assert_eq!(b.state(&room_id, &bob).await, a.state(&room_id, &alice).await, "{what}");
         b.app.homeserver.leave(&bob, &room_id, object("{}")).await.unwrap();
     }
+}
+
+/// A room is never held without its members: who leaves them out is no help, and somebody else is asked.
+#[tokio::test]
+async fn sc_070_a_state_without_members_is_neither_asked_for_nor_taken() {
+    let world = World::default();
+    let (a, b, c) = (world.server("a.org").await, world.server("b.org").await, world.server("c.org").await);
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room_id = a.room(&alice, RoomVersion::V11, Preset::PublicChat).await;
+    c.app.homeserver.join(&carol, &room_id, std::slice::from_ref(&a.name), object("{}")).await.unwrap();
+    world.tamper(|server, path, answer| {
+        if server == "a.org" && path.contains("send_join") {
+            change_json(answer, |json| {
+                let is_kept = |event: &Value| event["type"] != "m.room.member" || event["sender"] == "@alice:a.org";
+                json["state"].as_array_mut().unwrap().retain(is_kept);
+                json["members_omitted"] = true.into();
+                json["servers_in_room"] = json!(["a.org", "c.org"]);
+            });
+        }
+    });
+    let refused = b.app.homeserver.join(&bob, &room_id, std::slice::from_ref(&a.name), object("{}")).await;
+    assert!(matches!(refused, Err(MembershipError::Failed(JoinFailure::Answer(_)))), "{refused:?}");
+    has_nothing(&b, &bob).await;
+    assert!(!b.app.rooms.is_known(&room_id));
+    let via = [a.name.clone(), c.name.clone()];
+    b.app.homeserver.join(&bob, &room_id, &via, object("{}")).await.unwrap();
+    for user in [&alice, &bob, &carol] {
+        assert_eq!(b.membership(&room_id, user).await, Some(Membership::Join));
+    }
+    assert_eq!((world.asked(&a, "send_join"), world.asked(&c, "send_join")), (3, 1));
+    assert_eq!(world.asked(&a, "omit_members=true") + world.asked(&c, "omit_members=true"), 0);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ pub(super) struct World(Arc<Mutex<Inner>>);
 struct Inner {
     routes: BTreeMap<ServerName, Router>,
     cut: BTreeSet<ServerName>,
-    /// Method and path of each request, with its destination.
+    /// Method, path and query of each request, with its destination.
     asked: Vec<(String, String)>,
     tamper: Option<Arc<Tamper>>,
 }
@@ -56,9 +56,10 @@ impl Network for World {
         limits: RequestLimits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         let path = request.uri().path().to_owned();
+        let path_and_query = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
         let (routes, tamper) = {
             let mut inner = self.0.lock().unwrap();
-            inner.asked.push((destination.to_string(), format!("{} {path}", request.method())));
+            inner.asked.push((destination.to_string(), format!("{} {path_and_query}", request.method())));
             let routes = inner.routes.get(destination).filter(|_| !inner.cut.contains(destination)).cloned();
             (routes, inner.tamper.clone())
         };
@@ -117,7 +118,7 @@ impl World {
         self.0.lock().unwrap().tamper = None;
     }
 
-    /// Returns how many requests with this in method and path a server got.
+    /// Returns how many requests with this in method, path and query a server got.
     pub(super) fn asked(&self, server: &Server, what: &str) -> usize {
         let inner = self.0.lock().unwrap();
         inner.asked.iter().filter(|(name, path)| *name == server.name.as_str() && path.contains(what)).count()
