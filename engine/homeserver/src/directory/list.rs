@@ -39,7 +39,7 @@ pub struct RoomList {
 }
 
 /// The most rooms of one answer.
-const LIMIT_MAX: u64 = 500;
+pub(super) const LIMIT_MAX: u64 = 500;
 
 /// A room's place in the list: by its members, then by its id.
 type Place = (Reverse<UInt>, String);

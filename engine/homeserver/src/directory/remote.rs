@@ -2,25 +2,26 @@
 
 use ravel_core::{
     canonical_json::CanonicalJsonObject,
-    id::{RoomId, ServerName},
+    id::{InvalidId, RoomId, ServerName},
 };
 use ruma::{
     RoomAliasId,
     api::federation::{directory::get_public_rooms_filtered, query::get_room_information},
 };
 
-use super::{DirectoryError, ListRequest, RoomList, RoomOfAlias, SERVERS_MAX, alias::named};
+use super::{DirectoryError, ListRequest, RoomList, RoomOfAlias, SERVERS_MAX, alias::named, list::LIMIT_MAX};
 use crate::{
     federation::{FederationError, SendOptions},
     homeserver::Homeserver,
 };
 
 impl Homeserver {
-    /// Returns the room of an alias: of this server, or by asking the one that has it.
+    /// Returns the room of an alias: of this server, or by asking the one that has it. That may name any room, also one of this server:
+    /// who may come into it is said by the room alone.
     ///
     /// # Errors
     ///
-    /// `NoSuchAlias`; `Federation` if the other server does not answer.
+    /// `NoSuchAlias`; `Federation` if the other server does not answer, or not as it should.
     pub async fn find_alias(&self, alias: &RoomAliasId) -> Result<RoomOfAlias, DirectoryError> {
         if self.directory.is_ours(alias) {
             return self.directory.room_of(alias).await?.ok_or(DirectoryError::NoSuchAlias);
@@ -33,27 +34,30 @@ impl Homeserver {
             }
             answer => answer?,
         };
-        let room_id = RoomId::parse(answer.room_id.as_str())?;
+        let problem = |error: InvalidId| FederationError::Answer { problem: error.to_string().into() };
+        let room_id = RoomId::parse(answer.room_id.as_str()).map_err(problem)?;
         let servers = answer.servers.iter().take(SERVERS_MAX);
         let servers = servers.filter_map(|server| ServerName::parse(server.as_str()).ok()).collect();
         Ok(RoomOfAlias { room_id, servers })
     }
 
-    /// Returns a part of the list of rooms that another server publishes.
+    /// Returns a part of the list of rooms that another server publishes, no more of it than was asked for.
     ///
     /// # Errors
     ///
-    /// `Federation` if the other server does not answer.
+    /// `Federation` if the other server does not answer, or not as it should.
     pub async fn list_of(&self, server: &ServerName, request: ListRequest) -> Result<RoomList, DirectoryError> {
         if *server == self.server_name {
             return self.directory.list(&request).await;
         }
         let mut asked = get_public_rooms_filtered::v1::Request::new();
-        asked.limit = request.limit.and_then(ruma::UInt::new);
+        let limit = request.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
+        asked.limit = ruma::UInt::new(limit);
         asked.since = request.since;
         asked.filter = request.filter;
         let answer = self.client.send(server, asked, urgent()).await?;
-        let get_public_rooms_filtered::v1::Response { chunk, next_batch, prev_batch, .. } = answer;
+        let get_public_rooms_filtered::v1::Response { mut chunk, next_batch, prev_batch, .. } = answer;
+        chunk.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let total = answer.total_room_count_estimate.unwrap_or_default();
         Ok(RoomList { chunk, next_batch, prev_batch, total })
     }

@@ -1,5 +1,7 @@
 //! Aliases and the list of rooms, by the functions that clients' requests call.
 
+mod remote;
+
 use ravel_core::{event::Membership, room_version::RoomVersion};
 use ravel_store::MemoryStore;
 use ruma::{OwnedRoomAliasId, directory::Filter};
