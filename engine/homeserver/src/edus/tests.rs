@@ -1,6 +1,9 @@
 //! EDUs of other servers, honest and not.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use ravel_core::room_version::RoomVersion;
 use ravel_store::MemoryStore;
@@ -9,13 +12,19 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     rooms::SendEvent,
-    testing::{ManualClock, TestNetwork, create_room, join_from, object, open_server, server_name, user_id},
+    testing::{
+        Answer, ManualClock, TestNetwork, create_room, join_from, object, open_server, server_name, settle, user_id,
+    },
 };
 
 /// A server with a room that `@user:b` is in, and one that `@user:c` is in, who has no room with `b`.
 async fn world() -> (Homeserver, RoomId, RoomId) {
+    world_on(TestNetwork::default()).await
+}
+
+async fn world_on(network: TestNetwork) -> (Homeserver, RoomId, RoomId) {
     let clock = Arc::new(ManualClock::default());
-    let (server, to_send) = open_server("a", &MemoryStore::new(), clock, Arc::new(TestNetwork::default())).await;
+    let (server, to_send) = open_server("a", &MemoryStore::new(), clock, Arc::new(network)).await;
     // What is sent is nobody's matter here.
     std::mem::forget(to_send);
     let shared = create_room(&server, "@alice:a", RoomVersion::V11).await;
@@ -157,6 +166,34 @@ async fn sc_124_long_lists_are_cut() {
     assert_eq!(told(&server, "m.device_list_update", update).await, (Vec::new(), 1));
     let update = json!({ "user_id": "@user:b", "device_id": "D", "stream_id": 1_u64 << 63 });
     assert_eq!(told(&server, "m.device_list_update", update).await, (Vec::new(), 1));
+}
+
+#[tokio::test]
+async fn sc_125_gaps_in_device_lists_make_nobody_asked() {
+    let (network, asked) = (TestNetwork::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = asked.clone();
+    network.set("b", move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Answer::Status(200, "{}")
+    });
+    let (server, shared, _) = world_on(network).await;
+    let users: Vec<String> = (0..100).map(|number| format!("@user{number}:b")).collect();
+    for user in &users {
+        join_from(&server, &shared, user).await;
+    }
+    let update = |user: &String, number: u32| {
+        let (stream_id, before) = (10 * number, 10 * number - 1);
+        json!({ "user_id": user, "device_id": "D", "stream_id": stream_id, "prev_id": [before], "deleted": false })
+    };
+    check(&server, "m.device_list_update", update(&users[0], 1), &["@user0:b has other devices"], 0).await;
+    let length = server.log.len();
+    for number in 1..=10 {
+        let edu = |user| json!({ "edu_type": "m.device_list_update", "content": update(user, number) }).to_string();
+        let edus = users.iter().map(|user| RawValue::from_string(edu(user)).unwrap()).collect();
+        server.receive_transaction(&server_name("b"), &number.to_string(), Vec::new(), edus).await.unwrap();
+    }
+    settle().await;
+    assert_eq!((asked.load(Ordering::SeqCst), server.log.len()), (0, length));
 }
 
 #[tokio::test]
