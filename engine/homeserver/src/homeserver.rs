@@ -190,3 +190,6 @@ impl Homeserver {
         parts.upgrade().map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,12 @@ pub(crate) struct ManualClock {
 }
 
 impl ManualClock {
+    /// Sets it, also to an earlier time, and wakes whoever waits for what is over then.
+    pub(crate) fn set_ms(&self, now_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::SeqCst);
+        self.advance(Duration::ZERO);
+    }
+
     /// Moves on, and wakes whoever waits for that.
     pub(crate) fn advance(&self, time: Duration) {
         let ms = i64::try_from(time.as_millis()).unwrap();
