@@ -1,13 +1,13 @@
 //! Where a backup is: a folder, or a bucket of an S3-compatible service.
 
-use std::{fmt, fs, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem,
     path::Path,
 };
-use ravel_store::Bytes;
+use ravel_store::{Bytes, directory::create_private};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{BackupError, Damage};
@@ -86,7 +86,7 @@ impl Place {
     /// When the folder can't be made, or the environment does not say how to reach the bucket.
     pub fn open_or_create(name: &PlaceName) -> Result<Self, BackupError> {
         if let PlaceName::Folder(path) = name {
-            fs::create_dir_all(path).map_err(|source| BackupError::Folder { place: name.clone(), source })?;
+            create_private(path).map_err(|source| BackupError::Folder { place: name.clone(), source })?;
         }
         Self::open(name)
     }
@@ -136,6 +136,11 @@ impl Place {
 
     /// Writes an object, over one of this name if there is one.
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), BackupError> {
+        if let PlaceName::Folder(folder) = &self.name
+            && let Some(parent) = folder.join(name).parent()
+        {
+            create_private(parent).map_err(|source| BackupError::Folder { place: self.name.clone(), source })?;
+        }
         let path = self.path(name);
         let put = self.objects.put(&path, PutPayload::from(bytes));
         self.runtime.block_on(put).map(drop).map_err(|source| self.failure(source))

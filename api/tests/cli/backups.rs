@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -56,6 +57,24 @@ fn a_backup_goes_from_engine_to_engine() {
         let again = ravel(&["restore", "--from", &backup, "-d", &target, "--json"]).ok();
         assert_eq!(serde_json::from_str::<Value>(&again).unwrap()["entries_added"], 0);
     }
+}
+
+#[test]
+fn sc_239_a_backup_is_for_its_owner_alone() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (place, database) = Place::filled("rocksdb", &[FED]);
+    let [new, there] = ["new", "there"].map(|name| place.path(name));
+    fs::create_dir(&there).unwrap();
+    fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
+    for folder in [&new, &there] {
+        ravel(&["backup", "-d", &database, "--to", &text(folder)]).ok();
+        assert_eq!(mode(&folder.join("series-1")), 0o700);
+        let outside = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut outside: Vec<_> = outside.collect();
+        outside.sort();
+        assert_eq!(outside, ["latest", "series-1"], "nothing else is outside");
+    }
+    assert_eq!((mode(&new), mode(&there)), (0o700, 0o755));
 }
 
 #[test]

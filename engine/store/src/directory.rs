@@ -9,7 +9,7 @@
 //! ```
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
@@ -56,7 +56,7 @@ impl StoreDirectory {
         };
         let data = path.join(DATA);
         if !data.exists() {
-            fs::create_dir(&data).and_then(|()| sync_directory(path)).map_err(open_error)?;
+            create_private(&data).and_then(|()| sync_directory(path)).map_err(open_error)?;
         }
         Ok(Self { path: path.to_owned(), layout, _lock: lock })
     }
@@ -197,8 +197,21 @@ fn parse_marker(marker: &[u8]) -> Option<(&str, u32)> {
     Some((engine?, layout?))
 }
 
+/// Makes a directory, and those above it that are missing, which only its owner can look into: there are private messages in it, and
+/// hashes of passwords. One that is there stays as it is.
+///
+/// # Errors
+///
+/// When it can't be made.
+pub fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
 fn create_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)?;
+    create_private(path)?;
     // A relative path of one part has the empty path as its parent.
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
@@ -270,8 +283,21 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
-    fn what_is_not_ours_is_refused_and_left_alone() {
+    fn sc_239_what_is_stored_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let temporary = tempfile::tempdir().unwrap();
+        let [new, there] = ["new", "there"].map(|name| temporary.path().join(name));
+        fs::create_dir(&there).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
+        drop((open(&new).unwrap(), open(&there).unwrap()));
+        assert_eq!((mode(&new), mode(&there), mode(&there.join(DATA))), (0o700, 0o755, 0o700));
+    }
+
+    #[test]
+    fn sc_232_what_is_not_ours_is_refused_and_left_alone() {
         let check = |name: &str, text: &str, expected: fn(&StoreError) -> bool| {
             let temporary = tempfile::tempdir().unwrap();
             fs::write(temporary.path().join(name), text).unwrap();
@@ -306,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_to_open_is_told_so() {
+    fn sc_238_the_second_to_open_is_told_so() {
         let temporary = tempfile::tempdir().unwrap();
         let first = open(temporary.path()).unwrap();
         assert!(matches!(open(temporary.path()), Err(StoreError::Locked { .. })));
