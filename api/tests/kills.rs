@@ -23,19 +23,19 @@ fn check(target: Target) {
 }
 
 #[test]
-fn rocksdb_loses_nothing_that_was_acknowledged_before_a_kill() {
+fn sc_230_rocksdb_loses_nothing_that_was_acknowledged_before_a_kill() {
     check(Target::Directory(Engine::RocksDb));
 }
 
 #[test]
-fn sled_loses_nothing_that_was_acknowledged_before_a_kill() {
+fn sc_230_sled_loses_nothing_that_was_acknowledged_before_a_kill() {
     check(Target::Directory(Engine::Sled));
 }
 
 /// Now and then the server is killed, too.
 #[cfg(feature = "postgres")]
 #[test]
-fn postgres_loses_nothing_that_was_acknowledged_before_a_kill() {
+fn sc_230_postgres_loses_nothing_that_was_acknowledged_before_a_kill() {
     check(Target::Postgres);
 }
 

@@ -202,7 +202,7 @@ fn beginning_anew_replaces_the_backup_in_the_end() {
 }
 
 #[test]
-fn an_interrupted_restore_goes_on_and_nobody_takes_it_for_whole() {
+fn sc_233_an_interrupted_restore_goes_on_and_nobody_takes_it_for_whole() {
     let (source, place) = (store(), memory());
     add(&source, FED, 200);
     add(&source, FORGED, 200);
@@ -220,8 +220,14 @@ fn an_interrupted_restore_goes_on_and_nobody_takes_it_for_whole() {
     let restored = restore_into(&place, &Identities::default(), &target).unwrap();
     assert!(restored.entries_before > 200);
     assert!(contents(&target) == contents(&source));
-    // Once more is nothing more; and a later backup adds to it.
+    // Once more is nothing more, nor after something else was written; and a later backup adds to it.
     restore_into(&place, &Identities::default(), &target).unwrap();
+    let gone_on = store();
+    restore_into(&place, &none, &gone_on).unwrap();
+    add(&gone_on, "fed-01-v2", 30);
+    let before = contents(&gone_on);
+    assert!(matches!(restore_into(&place, &none, &gone_on), Err(BackupError::OtherTarget { .. })));
+    assert!(contents(&gone_on) == before);
     add(&source, "fed-01-v2", 60);
     back_up(&source, &place, &small());
     restore_into(&place, &Identities::default(), &target).unwrap();

@@ -103,7 +103,7 @@ fn damage_of_projections_is_found_and_mended() {
 
 /// Whenever a rebuild is killed, the next command goes on with it, and the bytes are the same as ever.
 #[test]
-fn a_killed_rebuild_is_finished_by_the_next_command() {
+fn sc_236_a_killed_rebuild_is_finished_by_the_next_command() {
     for engine in ENGINES {
         let (place, database) = Place::filled(engine, &[FED]);
         let before = contents(&place, engine);
@@ -187,7 +187,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_directory_of_a_newer_layout_is_refused_untouched() {
+fn sc_232_sc_236_a_directory_of_a_newer_layout_is_refused_untouched() {
     for engine in ENGINES {
         let (place, database) = Place::filled(engine, &[FED]);
         std::fs::write(place.path(engine).join(MARKER), marker_text(engine, LAYOUT + 1)).unwrap();
@@ -201,7 +201,7 @@ fn a_directory_of_a_newer_layout_is_refused_untouched() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_or_of_another_engine_is_refused_untouched() {
+fn sc_232_a_directory_of_somebody_else_or_of_another_engine_is_refused_untouched() {
     let place = Place::new();
     std::fs::create_dir(place.path("photos")).unwrap();
     place.file("photos/cat.jpg", "a cat");
@@ -257,7 +257,7 @@ fn a_database_that_is_not_there_is_not_made_by_looking() {
 }
 
 #[test]
-fn a_database_in_use_is_refused() {
+fn sc_238_a_database_in_use_is_refused() {
     for engine in ENGINES {
         let (place, database) = Place::filled(engine, &[FED]);
         let store = engine.parse::<Engine>().unwrap().open(&place.path(engine)).unwrap();

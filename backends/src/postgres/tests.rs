@@ -171,7 +171,7 @@ fn who_reads_changes_nothing_and_hears_of_commits() {
 }
 
 #[test]
-fn a_foreign_or_newer_database_is_refused_and_left_alone() {
+fn sc_232_a_foreign_or_newer_database_is_refused_and_left_alone() {
     let check = |setup: &str, expected: fn(&StoreError) -> bool| {
         with_schema(|cluster, url| {
             cluster.sql(url, setup);

@@ -50,7 +50,7 @@ fn what_a_killed_process_acknowledged_is_there() {
 }
 
 #[test]
-fn a_flipped_bit_is_never_read_as_a_value() {
+fn sc_235_a_flipped_bit_is_never_read_as_a_value() {
     let noticed = crash_tests::flipped_bits::<RocksDbBuilder>();
     assert!(noticed > 0);
 }
@@ -129,7 +129,7 @@ fn count_items(store: &RocksDbStore) -> usize {
 
 /// A crash in the middle of an append leaves a part of the last batch: all before it are there, of it nothing.
 #[test]
-fn a_torn_end_of_the_log_takes_only_what_is_torn() {
+fn sc_231_a_torn_end_of_the_log_takes_only_what_is_torn() {
     let place = RocksDbBuilder::place();
     let log = twenty_commits(&place);
     let content = fs::read(&log).unwrap();
@@ -438,7 +438,7 @@ fn no_room_for_next_tables(place: &TempDir, count: u32) -> impl Drop {
 /// works.
 #[cfg(target_os = "linux")]
 #[test]
-fn after_a_full_disk_the_engine_goes_on_only_if_it_is_opened_again() {
+fn sc_234_after_a_full_disk_the_engine_goes_on_only_if_it_is_opened_again() {
     let place = RocksDbBuilder::place();
     let store = RocksDbBuilder::open(&place).unwrap();
     (0..5).for_each(|number| commit(&store, number, Durability::Sync));

@@ -60,7 +60,7 @@ fn the_lock_of_an_engine_that_was_just_closed_is_waited_for() {
 }
 
 #[test]
-fn a_flipped_bit_is_never_read_as_a_value() {
+fn sc_235_a_flipped_bit_is_never_read_as_a_value() {
     let noticed = crash_tests::flipped_bits::<SledBuilder>();
     assert!(noticed > 0);
 }

@@ -43,18 +43,18 @@ macro_rules! on_both {
 }
 
 on_both! {
-    keeps_its_promises_when_power_is_lost: "power-cuts", ["--count", "60", "--cuts-per-script", "15"];
-    keeps_its_promises_on_a_real_file_system: "real-disk", ["--count", "6", "--cuts-per-script", "3"];
-    never_reads_a_flipped_bit_as_something_else: "bit-flips", ["--count", "40", "--flips-per-store", "20"];
+    sc_230_sc_231_keeps_its_promises_when_power_is_lost: "power-cuts", ["--count", "60", "--cuts-per-script", "15"];
+    sc_230_sc_231_keeps_its_promises_on_a_real_file_system: "real-disk", ["--count", "6", "--cuts-per-script", "3"];
+    sc_235_never_reads_a_flipped_bit_as_something_else: "bit-flips", ["--count", "40", "--flips-per-store", "20"];
     survives_failed_writes: "failing-calls", ["--kind", "writes", "--count", "8", "--faults-per-script", "4"];
     acknowledges_nothing_after_a_failed_sync: "failing-calls", ["--kind", "syncs", "--count", "8", "--faults-per-script", "4"];
-    tells_of_a_full_disk_and_loses_nothing: "failing-calls", ["--kind", "full-disk", "--count", "8", "--faults-per-script", "4"];
+    sc_234_tells_of_a_full_disk_and_loses_nothing: "failing-calls", ["--kind", "full-disk", "--count", "8", "--faults-per-script", "4"];
 }
 
 /// A damaged file is an error of the server; whether it is noticed at all is seen by how many were in each kind of file.
 #[cfg(feature = "postgres")]
 #[test]
-fn postgres_never_reads_a_flipped_bit_as_something_else() {
+fn sc_235_postgres_never_reads_a_flipped_bit_as_something_else() {
     let out = check("bit-flips", "postgres", &["--count", "30", "--flips-per-store", "15", "--files", "checked"]);
     let tables = out.lines().find_map(|line| line.trim().strip_prefix("tables: ")).unwrap();
     let (flips, noticed) = tables.strip_suffix(" of them gave an error").unwrap().split_once(", ").unwrap();

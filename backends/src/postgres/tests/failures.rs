@@ -90,7 +90,7 @@ fn a_server_that_stays_away_is_an_error_and_no_end() {
 }
 
 #[test]
-fn what_a_killed_server_acknowledged_is_there() {
+fn sc_230_what_a_killed_server_acknowledged_is_there() {
     with_server(|cluster, url| {
         let store = open(url);
         let acknowledged = AtomicUsize::new(0);
