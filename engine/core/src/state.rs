@@ -243,6 +243,17 @@ impl<'a> State<'a> {
         self.map.iter().map(move |(key, index)| (graph.state_key(key), graph.event_id(index)))
     }
 
+    /// Returns the entries that another state of the room does not hold, in no particular order. Costs what differs.
+    pub fn changed_since(&self, other: State<'_>) -> Vec<(StateKey, EventId)> {
+        let mut changed = Vec::new();
+        conflicts(self.graph, &[self.map, other.map], &mut |key, held| {
+            if let Some(index) = held.first().copied().flatten() {
+                changed.push((self.graph.state_key(key), self.graph.event_id(index)));
+            }
+        });
+        changed
+    }
+
     /// Returns the entries sorted by type, then state key. O(n log n).
     pub fn sorted_entries(&self) -> Vec<(StateKey, EventId)> {
         let mut entries: Vec<_> = self.iter().collect();

@@ -7,7 +7,7 @@ use ravel_core::{
     id::{EventId, RoomId, UserId},
 };
 
-use super::{ClientEvent, Messages, Page, Rooms, RoomsError, TimelinePosition, TimelineToken};
+use super::{ClientEvent, LoadedRoom, Messages, Page, Rooms, RoomsError, TimelinePosition, TimelineToken};
 
 /// An event and what was around it.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,12 +58,13 @@ impl Rooms {
         let before = around(position, true, limit.div_ceil(2)).await?;
         let after = around(position.after(), false, limit / 2).await?;
         let last = after.events.last().unwrap_or(&event).event_id.clone();
-        let ids = self.read(room_id, |loaded| loaded.state_ids_after(&last)).await?.unwrap_or_default();
+        let entries = |loaded: &LoadedRoom| Some(loaded.room.state_after(&last)?.sorted_entries());
+        let entries = self.read(room_id, entries).await?.unwrap_or_default();
         let events = before.events.iter().chain([&event]).chain(&after.events);
         let senders: BTreeSet<&str> = events.filter_map(|event| event.json.get("sender")?.as_str()).collect();
         let is_wanted = |kind: &str, key: &str| !lazy_members || kind != event_type::MEMBER || senders.contains(key);
-        let ids = ids.into_iter().filter(|((kind, key), _)| is_wanted(kind, key)).map(|(_, id)| id);
-        let state = self.events_by_id(room_id, ids).await?;
+        let wanted = entries.into_iter().filter(|(key, _)| is_wanted(&key.event_type, &key.state_key));
+        let state = self.events_by_id(room_id, wanted.map(|(_, id)| id)).await?;
         let start = before.next.unwrap_or(TimelinePosition::START);
         let newest = after.events.last().unwrap_or(&event).event_id.clone();
         let end = self.place_of(room_id, &newest).await?;

@@ -6,7 +6,7 @@ use ravel_core::{
     id::{RoomId, UserId},
 };
 
-use super::{ClientEvent, MembershipChange, Rooms, RoomsError};
+use super::{ClientEvent, LoadedRoom, MembershipChange, Rooms, RoomsError};
 
 impl Rooms {
     /// Returns the member events of the state that [`state`](Self::state) returns; with `at`, of the state at that place in the log.
@@ -20,15 +20,17 @@ impl Rooms {
         user: &UserId,
         at: Option<u64>,
     ) -> Result<Vec<ClientEvent>, RoomsError> {
-        let mut ids = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
+        let mut state = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
         if let Some(at) = at {
             // Who has left does not see what came later.
             let until = self.readable_until(room_id, user).await?.map_or(0, |until| until.saturating_add(1));
             if let Some(event_id) = self.event_before(room_id, at.min(until)).await? {
-                ids = self.read(room_id, |loaded| loaded.state_ids_after(&event_id)).await?.unwrap_or(ids);
+                let after = |loaded: &LoadedRoom| Some(loaded.room.state_after(&event_id)?.map().clone());
+                state = self.read(room_id, after).await?.unwrap_or(state);
             }
         }
-        let members = ids.into_iter().filter(|((kind, _), _)| **kind == *event_type::MEMBER);
+        let entries = self.read(room_id, |loaded| loaded.room.state(&state).sorted_entries()).await?;
+        let members = entries.into_iter().filter(|(key, _)| *key.event_type == *event_type::MEMBER);
         self.events_by_id(room_id, members.map(|(_, id)| id)).await
     }
 

@@ -8,7 +8,7 @@ use ravel_core::{
     id::{EventId, RoomId, UserId},
     pdu::VerifiedPdu,
     room::{Outcome, Room},
-    state::State,
+    state::{State, StateMap},
 };
 use ravel_store::log::LoggedEvent;
 use serde_json::{Map, Value};
@@ -119,8 +119,9 @@ impl Rooms {
     ///
     /// `NoSuchRoom`; `NotInRoom` for who never was in it.
     pub async fn state(&self, room_id: &RoomId, user: &UserId) -> Result<Vec<ClientEvent>, RoomsError> {
-        let ids = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
-        self.events_by_id(room_id, ids.into_values()).await
+        let state = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
+        let entries = self.read(room_id, |loaded| loaded.room.state(&state).sorted_entries()).await?;
+        self.events_by_id(room_id, entries.into_iter().map(|(_, id)| id)).await
     }
 
     /// Returns one event of the state that [`state`](Self::state) returns.
@@ -135,9 +136,8 @@ impl Rooms {
         event_type: &str,
         state_key: &str,
     ) -> Result<ClientEvent, RoomsError> {
-        let ids = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
-        let id =
-            ids.into_iter().find_map(|((kind, key), id)| (*kind == *event_type && *key == *state_key).then_some(id));
+        let state = self.readable_state(room_id, user).await?.ok_or(RoomsError::NotInRoom)?;
+        let id = self.read(room_id, |loaded| loaded.room.state(&state).get(event_type, state_key)).await?;
         self.events_by_id(room_id, id).await?.pop().ok_or(RoomsError::NoSuchEvent)
     }
 
@@ -237,13 +237,14 @@ impl Rooms {
 
     /// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there, unless everybody
     /// may.
-    pub(super) async fn readable_state(&self, room_id: &RoomId, user: &UserId) -> Result<Option<StateIds>, RoomsError> {
+    pub(super) async fn readable_state(&self, room_id: &RoomId, user: &UserId) -> Result<Option<StateMap>, RoomsError> {
         let has_forgotten = self.0.members().has_forgotten(user, room_id);
-        let ids = self.read(room_id, |loaded| readable_state(&loaded.room, user).filter(|_| !has_forgotten)).await?;
-        if ids.is_none() && self.is_world_readable(room_id).await? {
-            return self.read(room_id, |loaded| Some(state_ids(loaded.room.current_state()))).await;
+        let readable = |loaded: &LoadedRoom| readable_state(&loaded.room, user).map(|state| state.map().clone());
+        let state = self.read(room_id, readable).await?.filter(|_| !has_forgotten);
+        if state.is_none() && self.is_world_readable(room_id).await? {
+            return self.read(room_id, |loaded| Some(loaded.room.current_state().map().clone())).await;
         }
-        Ok(ids)
+        Ok(state)
     }
 
     /// Whether everybody may read a room, by its current state.
@@ -297,11 +298,6 @@ impl LoadedRoom {
         let members = self.room.current_state().iter().filter(|(key, _)| *key.event_type == *event_type::MEMBER);
         let is_join = |id: &EventId| self.room.event(id).and_then(|event| event.membership()) == Some(Membership::Join);
         members.map(|(_, id)| id).filter(is_join).collect()
-    }
-
-    /// Returns the state after an event, `None` if the room does not know it.
-    pub(super) fn state_ids_after(&self, event_id: &EventId) -> Option<StateIds> {
-        self.room.state_after(event_id).map(state_ids)
     }
 
     /// `None` if its content was purged, and for redactions without effect.
@@ -407,22 +403,15 @@ pub(super) fn text_in_content(json: &[u8], field: &str) -> Option<String> {
     Some(get_str(get_object(&object, "content")?, field)?.to_owned())
 }
 
-pub(super) type StateIds = BTreeMap<(Box<str>, Box<str>), EventId>;
-
 /// Returns the state that a user may read: the current one, or that of when it left; `None` if it never was there, or was banned.
-fn readable_state(room: &Room, user: &UserId) -> Option<StateIds> {
+fn readable_state<'r>(room: &'r Room, user: &UserId) -> Option<State<'r>> {
     match left_at(room, user) {
-        Left::Is => Some(state_ids(room.current_state())),
+        Left::Is => Some(room.current_state()),
         // Who was banned is shown no state, as on other servers.
         Left::At(event_id) if room.event(&event_id)?.membership() == Some(Membership::Ban) => None,
-        Left::At(event_id) => room.state_after(&event_id).map(state_ids),
+        Left::At(event_id) => room.state_after(&event_id),
         Left::Never => None,
     }
-}
-
-fn state_ids(state: State<'_>) -> StateIds {
-    let entries = state.iter();
-    entries.map(|(key, id)| ((key.event_type.as_ref().into(), key.state_key.as_ref().into()), id)).collect()
 }
 
 /// What clients get of an event.

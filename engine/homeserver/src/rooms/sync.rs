@@ -342,10 +342,12 @@ fn changed_state(
     };
     let Some(now) = now else { return Vec::new() };
     let then = before.and_then(|before| room.state_after(before));
-    let held = |key: &StateKey| then.and_then(|then| then.get(&key.event_type, &key.state_key));
-    let is_wanted = |key: &StateKey, id: &EventId| match users {
-        Some(users) if *key.event_type == *event_type::MEMBER => users.contains(&*key.state_key),
-        _ => held(key).as_ref() != Some(id),
+    let changed = match then {
+        Some(then) => now.changed_since(then),
+        None => now.iter().collect(),
     };
-    now.iter().filter(|(key, id)| is_wanted(key, id)).map(|(_, id)| id).collect()
+    let is_wanted = |key: &StateKey| users.is_none() || *key.event_type != *event_type::MEMBER;
+    let changed = changed.into_iter().filter(|(key, _)| is_wanted(key)).map(|(_, id)| id);
+    let members = users.into_iter().flatten().filter_map(|user| now.get(event_type::MEMBER, user));
+    changed.chain(members).collect()
 }
