@@ -64,6 +64,13 @@ pub const GAP: u8 = 40;
 /// which room it is, in JSON.
 pub const OUTSIDE_MEMBERSHIP: u8 = 50;
 
+/// Members of a room who are users of this server: room id, NUL, localpart → the membership and its event, in the current state that
+/// [`LOCAL_MEMBERS`] names.
+pub const LOCAL_MEMBER: u8 = 51;
+
+/// The current state for which a room's members who are users of this server were kept: room id → its fingerprint.
+pub const LOCAL_MEMBERS: u8 = 52;
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -177,6 +177,7 @@ impl Homeserver {
     pub fn start(&self, to_send: mpsc::Receiver<ToSend>) {
         tokio::spawn(self.clone().fill_gaps());
         tokio::spawn(Self::send_local_edus(self.downgrade()));
+        tokio::spawn(Self::keep_members(self.downgrade()));
         self.start_sending(to_send);
     }
 

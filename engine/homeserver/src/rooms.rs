@@ -12,6 +12,7 @@ mod entering;
 mod error;
 mod facts;
 mod guests;
+mod kept_members;
 mod members;
 mod messages;
 mod order;
@@ -165,8 +166,8 @@ fn target(event: &Event) -> Option<EventId> {
 impl Rooms {
     /// Opens the rooms of a log, and finds out which users of this server are in them.
     ///
-    /// Loads every room once: costs time in proportion to the log. Policy servers are asked by `client`. What other servers are to be told
-    /// of goes to `outbox`; rooms wait while that is full.
+    /// Loads the rooms whose state has changed since their members were kept; of the others it costs a few look-ups each. Policy servers
+    /// are asked by `client`. What other servers are to be told of goes to `outbox`; rooms wait while that is full.
     ///
     /// # Errors
     ///
@@ -182,11 +183,7 @@ impl Rooms {
     ) -> Result<Self, RoomsError> {
         let forgotten = facts::forgotten(&log, &server_name).await?;
         let mut members = LocalMembers::new(server_name.clone(), forgotten, log.len());
-        for (room_id, _) in log.rooms() {
-            if let Some(room) = log.load_room(&room_id).await? {
-                members.load(&room, log.len());
-            }
-        }
+        kept_members::load(&log, &server_name, &mut members).await?;
         for (user, room_id, membership, sequence) in outside::all(&log, &server_name).await? {
             members.set_outside(&user, &room_id, Some((membership, sequence)), log.len());
         }

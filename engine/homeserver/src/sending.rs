@@ -102,6 +102,9 @@ impl Homeserver {
         {
             tracing::error!(%error, "sending has failed");
         }
+        if let Err(error) = self.rooms.keep_members().await {
+            tracing::error!(%error, "who is in which room can't be kept");
+        }
     }
 }
 

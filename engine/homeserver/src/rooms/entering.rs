@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ravel_core::room::{PersistEvent, Room};
 use ravel_store::Durability;
 
-use super::{LoadedRoom, Rooms, RoomsError};
+use super::{LoadedRoom, Rooms, RoomsError, members::local_members};
 
 impl Rooms {
     /// Takes over a room that was judged from its first event on, with what is to be stored of it; returns whether it was not here
@@ -32,7 +32,8 @@ impl Rooms {
                 return Err(error.into());
             }
             drop(events);
-            inner.members().load(&room, inner.log.len());
+            let members = local_members(&room, &inner.server_name);
+            inner.members().change(&room, &members, inner.log.len());
             *slot = Some(LoadedRoom::new(room));
             Ok(true)
         });

@@ -6,6 +6,7 @@ use ravel_core::{
     event::{Membership, StateKey, event_type},
     id::{EventId, RoomId, ServerName, UserId},
     room::Room,
+    state::Fingerprint,
 };
 
 use super::OutsideMembership;
@@ -15,7 +16,7 @@ use super::OutsideMembership;
 pub(super) struct LocalMembers {
     server_name: ServerName,
     users: BTreeMap<UserId, LocalUser>,
-    members_of: BTreeMap<RoomId, BTreeSet<UserId>>,
+    rooms: BTreeMap<RoomId, LocalRoom>,
     /// The rooms that users forgot, with the member events by which they were out of them.
     ///
     /// Invariant: once all rooms are known, those are in the current states.
@@ -24,9 +25,52 @@ pub(super) struct LocalMembers {
     news_before: u64,
 }
 
+/// Returns where the current state of a room has memberships of users of a server. Costs what the state holds.
+pub(super) fn local_members(room: &Room, server_name: &ServerName) -> Vec<StateKey> {
+    let is_of_server =
+        |key: &StateKey| UserId::parse(&key.state_key).is_ok_and(|user| user.server_name() == server_name.as_str());
+    let members = room.current_state().iter().map(|(key, _)| key).filter(|key| *key.event_type == *event_type::MEMBER);
+    members.filter(is_of_server).collect()
+}
+
+/// The membership of a user in the current state of a room, with its event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LocalMember {
+    pub(super) membership: Membership,
+    pub(super) event_id: EventId,
+}
+
+/// What is to be kept of a room.
+#[derive(Debug)]
+pub(super) struct UnsavedRoom {
+    pub(super) room_id: RoomId,
+    /// The current state.
+    pub(super) state: Fingerprint,
+    /// The users whose memberships have changed since that was done last, with what they are.
+    pub(super) members: Vec<(UserId, Option<LocalMember>)>,
+}
+
+#[derive(Debug)]
+struct LocalRoom {
+    /// Those who have a membership in it, or had one.
+    users: BTreeSet<UserId>,
+    /// All that is new in it comes before this place in the log.
+    news_until: u64,
+    /// The current state.
+    state: Fingerprint,
+    /// The users whose memberships have changed since they were kept; `None` if the state has not changed since.
+    unsaved: Option<BTreeSet<UserId>>,
+}
+
+impl LocalRoom {
+    fn new(state: Fingerprint) -> Self {
+        Self { users: BTreeSet::new(), news_until: 0, state, unsaved: None }
+    }
+}
+
 #[derive(Debug, Default)]
 struct LocalUser {
-    rooms: BTreeMap<RoomId, Membership>,
+    rooms: BTreeMap<RoomId, LocalMember>,
     /// Memberships in rooms that this server is not in, or was not when they were set; with the places of their facts in the log.
     outside: BTreeMap<RoomId, (OutsideMembership, u64)>,
     /// All that is new for this user comes before this place in the log.
@@ -42,38 +86,82 @@ impl LocalMembers {
         forgotten: HashMap<(UserId, RoomId), EventId>,
         news_before: u64,
     ) -> Self {
-        Self { server_name, users: BTreeMap::new(), members_of: BTreeMap::new(), forgotten, news_before }
-    }
-
-    /// Takes note of a room that was there already. Costs what its state holds.
-    pub(super) fn load(&mut self, room: &Room, length: u64) {
-        let keys: Vec<StateKey> = room.current_state().iter().map(|(key, _)| key).collect();
-        self.change(room, &keys, length);
+        Self { server_name, users: BTreeMap::new(), rooms: BTreeMap::new(), forgotten, news_before }
     }
 
     /// Takes note of new events of a room, which changed its current state at some keys; `length` is that of the log with them.
     /// Costs what changed, and the members of this server.
     pub(super) fn change(&mut self, room: &Room, changed: &[StateKey], length: u64) {
+        let (room_id, state) = (room.room_id(), room.current_state());
+        let place = self.rooms.entry(room_id.clone()).or_insert_with(|| LocalRoom::new(Fingerprint::of_empty()));
+        let fingerprint = state.fingerprint();
+        if place.state != fingerprint {
+            place.unsaved.get_or_insert_default();
+        }
+        (place.state, place.news_until) = (fingerprint, length);
         for key in changed.iter().filter(|key| *key.event_type == *event_type::MEMBER) {
             let user = UserId::parse(&key.state_key).ok();
             let Some(user) = user.filter(|user| user.server_name() == self.server_name.as_str()) else { continue };
-            let member = room.current_state().get(event_type::MEMBER, user.as_str());
-            let place = (user.clone(), room.room_id().clone());
-            if self.forgotten.get(&place) != member.as_ref() {
-                self.forgotten.remove(&place);
+            let member = state.get(event_type::MEMBER, user.as_str()).and_then(|event_id| {
+                let membership = room.event(&event_id)?.membership()?;
+                Some(LocalMember { membership, event_id })
+            });
+            if let Some(place) = self.rooms.get_mut(room_id) {
+                place.unsaved.get_or_insert_default().insert(user.clone());
             }
-            let membership = member.and_then(|event_id| room.event(&event_id)?.membership());
-            let rooms = &mut self.users.entry(user.clone()).or_default().rooms;
-            match membership {
-                Some(membership) => rooms.insert(room.room_id().clone(), membership),
-                None => rooms.remove(room.room_id()),
-            };
-            self.members_of.entry(room.room_id().clone()).or_default().insert(user);
+            self.set(room_id, user, member);
         }
-        for user in self.members_of.get(room.room_id()).into_iter().flatten() {
+        for user in self.rooms.get(room_id).into_iter().flat_map(|room| &room.users) {
             if let Some(user) = self.users.get_mut(user) {
                 user.news_until = length;
             }
+        }
+    }
+
+    /// Takes note of what was kept of a room in its current state.
+    pub(super) fn restore(&mut self, room_id: &RoomId, state: Fingerprint, members: Vec<(UserId, LocalMember)>) {
+        self.rooms.insert(room_id.clone(), LocalRoom::new(state));
+        for (user, member) in members {
+            self.set(room_id, user, Some(member));
+        }
+    }
+
+    /// Sets what a user is in a room that is known.
+    fn set(&mut self, room_id: &RoomId, user: UserId, member: Option<LocalMember>) {
+        let place = (user.clone(), room_id.clone());
+        if self.forgotten.get(&place) != member.as_ref().map(|member| &member.event_id) {
+            self.forgotten.remove(&place);
+        }
+        let rooms = &mut self.users.entry(user.clone()).or_default().rooms;
+        match member {
+            Some(member) => rooms.insert(room_id.clone(), member),
+            None => rooms.remove(room_id),
+        };
+        if let Some(room) = self.rooms.get_mut(room_id) {
+            room.users.insert(user);
+        }
+    }
+
+    /// Returns what is not kept yet, and counts it as kept. Costs what all rooms are.
+    pub(super) fn take_unsaved(&mut self) -> Vec<UnsavedRoom> {
+        let mut rooms = Vec::new();
+        for (room_id, room) in &mut self.rooms {
+            let Some(users) = room.unsaved.take() else { continue };
+            let member = |user: UserId| {
+                let member = self.users.get(&user).and_then(|user| user.rooms.get(room_id).cloned());
+                (user, member)
+            };
+            let members = users.into_iter().map(member).collect();
+            rooms.push(UnsavedRoom { room_id: room_id.clone(), state: room.state, members });
+        }
+        rooms
+    }
+
+    /// Takes note of what could not be kept.
+    pub(super) fn put_back(&mut self, rooms: Vec<UnsavedRoom>) {
+        for UnsavedRoom { room_id, members, .. } in rooms {
+            let Some(room) = self.rooms.get_mut(&room_id) else { continue };
+            room.unsaved.get_or_insert_default().extend(members.into_iter().map(|(user, _)| user));
         }
     }
 
@@ -135,9 +223,7 @@ impl LocalMembers {
 
     /// Whether a user of this server has joined a room.
     fn is_resident(&self, room_id: &RoomId) -> bool {
-        let joined = |user: &UserId| self.users.get(user).and_then(|user| user.rooms.get(room_id));
-        let users = self.members_of.get(room_id).into_iter().flatten();
-        users.into_iter().any(|user| joined(user) == Some(&Membership::Join))
+        self.users_in(room_id).any(|user| self.has_joined(user, room_id))
     }
 
     /// Returns the rooms that a user has a membership in and did not forget, sorted by id. What is newer from outside is not among them.
@@ -145,17 +231,27 @@ impl LocalMembers {
         let rooms = self.users.get(user).into_iter().flat_map(|user| &user.rooms);
         let rooms = rooms.filter(|(room_id, _)| !self.has_forgotten(user, room_id));
         let rooms = rooms.filter(|(room_id, _)| self.outside(user, room_id).is_none());
-        rooms.map(|(room_id, membership)| (room_id.clone(), *membership)).collect()
+        rooms.map(|(room_id, member)| (room_id.clone(), member.membership)).collect()
     }
 
     /// Returns the users of this server who have joined a room, sorted.
     pub(super) fn joined(&self, room_id: &RoomId) -> Vec<UserId> {
-        let users = self.members_of.get(room_id).into_iter().flatten();
-        let has_joined = |user: &&UserId| {
-            let rooms = self.users.get(*user).map(|user| &user.rooms);
-            rooms.and_then(|rooms| rooms.get(room_id)) == Some(&Membership::Join)
-        };
-        users.filter(has_joined).cloned().collect()
+        self.users_in(room_id).filter(|user| self.has_joined(user, room_id)).cloned().collect()
+    }
+
+    fn has_joined(&self, user: &UserId, room_id: &RoomId) -> bool {
+        let member = self.users.get(user).and_then(|user| user.rooms.get(room_id));
+        member.is_some_and(|member| member.membership == Membership::Join)
+    }
+
+    fn users_in(&self, room_id: &RoomId) -> impl Iterator<Item = &UserId> {
+        self.rooms.get(room_id).into_iter().flat_map(|room| &room.users)
+    }
+
+    /// Whether something may have happened in a room from some place in the log on. Only of rooms that users of this server have a
+    /// membership in.
+    pub(super) fn room_has_news_from(&self, room_id: &RoomId, from: u64) -> bool {
+        from < self.news_before || self.rooms.get(room_id).is_some_and(|room| room.news_until > from)
     }
 
     /// Whether something may have happened in a user's rooms, or to its account, from some place in the log on.

@@ -108,6 +108,9 @@ impl Rooms {
             if !allows_room(rooms.as_deref(), not_rooms, room_id.as_str()) {
                 continue;
             }
+            if !filter.full_state && !self.0.members().room_has_news_from(&room_id, from) {
+                continue;
+            }
             let newest = self.0.log.last_event_before(&room_id, now).await?;
             if newest.is_none_or(|newest| newest < from && !filter.full_state) {
                 continue;

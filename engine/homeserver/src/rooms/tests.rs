@@ -1,6 +1,7 @@
 //! Rooms of one server, by the functions that clients' requests call.
 
 mod clients;
+mod kept_members;
 
 use std::{
     collections::BTreeMap,

@@ -464,6 +464,13 @@ impl Record for SnapshotNodeRecord {
     const KEYSPACE: Keyspace = Keyspace::SnapshotNodes;
 }
 
+impl SnapshotNodeRecord {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let (Self::Leaf { fingerprint, .. } | Self::Branch { fingerprint, .. }) = self;
+        Fingerprint(*fingerprint)
+    }
+}
+
 /// Where a room stands, by room.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ExtremitiesRecord {

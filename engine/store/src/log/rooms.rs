@@ -8,7 +8,7 @@ use ravel_core::{
     pdu::VerifiedPdu,
     room::{Arrival, Outcome, PurgedEvent, Room, StoredPosition},
     room_version::RoomVersion,
-    state::{NodeCache, NodeIndex, StateLoader, StateMap},
+    state::{Fingerprint, NodeCache, NodeIndex, StateLoader, StateMap},
 };
 
 use super::{
@@ -195,6 +195,20 @@ impl EventLog {
     /// `Lagging` if the projections are not those of the whole log.
     pub fn room_number(&self, room_id: &RoomId) -> Result<Option<u32>, LogError> {
         Ok(self.room(room_id)?.map(|record| record.number))
+    }
+
+    /// Returns the fingerprint of a room's current state, `None` if the room is not there. Costs two look-ups.
+    ///
+    /// # Errors
+    ///
+    /// `Lagging` if the projections are not those of the whole log; when the store fails.
+    pub async fn current_state_fingerprint(&self, room_id: &RoomId) -> Result<Option<Fingerprint>, LogError> {
+        let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(None) };
+        let extremities = self.store.get_record::<ExtremitiesRecord>(key::room(number)).await?;
+        let root = extremities.and_then(|room| room.current_state).and_then(NodeIndex::from_number);
+        let Some(root) = root else { return Ok(Some(Fingerprint::of_empty())) };
+        let node = self.store.get_record::<SnapshotNodeRecord>(key::node(number, root)).await?;
+        Ok(node.map(|node| node.fingerprint()))
     }
 
     /// Returns the sequence number of a room's last event before `position`, `None` if it has none.
