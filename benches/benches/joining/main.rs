@@ -36,6 +36,7 @@ use ravel_homeserver::{
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
     rooms::{CreateRoom, Preset, SendEvent},
+    sync::SyncRequest,
 };
 use ravel_store::{Durability, MemoryStore, Store, log::EventLog};
 
@@ -121,12 +122,13 @@ async fn measure(options: &Options) {
     waits.sort_unstable();
     let p99 = waits.get(waits.len() * 99 / 100).copied().unwrap_or_default();
     println!(
-        "joined in {time:.2} s with {}; memory {} MB before, {} MB at most; {} messages of others meanwhile, p99 {} ms",
+        "joined in {time:.2} s with {}; memory {} MB before, {} MB at most; {} messages of others meanwhile, sent and shown, p99 {} ms, slowest {} ms",
         options.backend,
         before >> 20,
         peak >> 20,
         waits.len(),
         p99.as_millis(),
+        waits.last().copied().unwrap_or_default().as_millis(),
     );
     let state = homeserver.rooms.state(&room_id, &user("alice")).await.unwrap();
     assert_eq!(state.len(), options.members + 4, "the room as it was, and the new member");
@@ -152,10 +154,10 @@ async fn open(store: Arc<dyn Store>, given: GivenRoom, keys: &KeyRing) -> Homese
     homeserver
 }
 
-/// How long each message took.
+/// How long each message took until its sender's sync showed it.
 static WAITS: std::sync::Mutex<Vec<Duration>> = std::sync::Mutex::new(Vec::new());
 
-/// Sends messages into a room of this server, one after the other.
+/// Sends messages into a room of this server and waits until they are shown, one after the other.
 async fn others(homeserver: Homeserver, user: UserId) {
     let wanted = CreateRoom {
         room_version: RoomVersion::V11,
@@ -174,7 +176,12 @@ async fn others(homeserver: Homeserver, user: UserId) {
         let content = CanonicalJsonObject::from([("body".into(), "hi".into())]);
         let event = SendEvent { event_type: "m.room.message".to_owned(), state_key: None, content, redacts: None };
         let begun = Instant::now();
+        let since = Some(homeserver.syncs.now());
         homeserver.rooms.send(&room_id, &user, event).await.unwrap();
+        let timeout = Duration::from_secs(60);
+        let news =
+            homeserver.syncs.sync(&user, SyncRequest { since, timeout, ..SyncRequest::default() }).await.unwrap();
+        assert!(news.rooms.joined.contains_key(&room_id), "the message is shown");
         WAITS.lock().unwrap().push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -30,7 +30,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::JoinFailure;
-use crate::{federation::keys::WantedKeys, receiving::by_auth_events};
+use crate::{federation::keys::WantedKeys, parallel::cores, receiving::by_auth_events};
 
 /// An answer to `send_join`.
 pub(super) struct Answer {
@@ -271,8 +271,7 @@ enum One {
 
 /// Calls a function for parts of some items, one part for each core; returns what it returned, in their order.
 fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let size = items.len().div_ceil(cores).max(1);
+    let size = items.len().div_ceil(cores()).max(1);
     let work = &work;
     thread::scope(|scope| {
         let workers: Vec<_> = items.chunks(size).map(|part| scope.spawn(move || work(part))).collect();

@@ -30,6 +30,7 @@ use crate::{
     federation::{SendOptions, written},
     homeserver::Homeserver,
     network::RequestLimits,
+    parallel::in_background,
     rooms::{AUTHORISING_USER, Incoming, MembershipChange, Outside, Received, RoomsError},
 };
 
@@ -305,7 +306,7 @@ impl Homeserver {
         let limits = RequestLimits { time: JOIN_TIME_MAX, answer_bytes: JOIN_ANSWER_BYTES_MAX };
         let options = SendOptions { limits, ignore_back_off: true };
         let (body, is_v1) = self.send_in_either_version(server, written(request)?, options).await?;
-        let answer = blocking(move || Answer::read(body, is_v1)).await??;
+        let answer = in_background(move || Answer::read(body, is_v1)).await.ok_or(RoomsError::Panicked)??;
         noted.join.events.store(answer.len(), Ordering::Relaxed);
         let version = answer.room_version()?;
         // Who does not tell the version says that it is one of the first two.
@@ -327,11 +328,12 @@ impl Homeserver {
     ) -> Result<(), JoinFailure> {
         let Attempt { own, noted, .. } = attempt;
         noted.stage(JoinStage::FetchingKeys);
-        let (answer, wanted) = blocking(move || {
+        let (answer, wanted) = in_background(move || {
             let wanted = answer.wanted_keys(rules);
             (answer, wanted)
         })
-        .await?;
+        .await
+        .ok_or(RoomsError::Panicked)?;
         let keys = self.keys.keys_for(&wanted).await.map_err(RoomsError::from)?;
 
         noted.stage(JoinStage::CheckingEvents);
@@ -339,7 +341,8 @@ impl Homeserver {
         let is_here = known.is_some();
         let known = known.unwrap_or_default();
         let checking = Checking { rules, keys, now_ms: self.clock.now_ms(), known, done: Arc::clone(&noted.join.done) };
-        let (mut checked, known) = blocking(move || (answer.check(&checking), checking.known)).await?;
+        let (mut checked, known) =
+            in_background(move || (answer.check(&checking), checking.known)).await.ok_or(RoomsError::Panicked)?;
         if checked.dropped > 0 {
             tracing::info!(room_id = %own.room_id, dropped = checked.dropped, "events of a room that is joined were dropped");
         }
@@ -354,7 +357,8 @@ impl Homeserver {
             return self.enter_known(own.room_id, checked, &known, join).await;
         }
         let room_id = own.room_id.clone();
-        let (room, events) = blocking(move || judged(Room::new(room_id, rules), checked, &join)).await??;
+        let judged = in_background(move || judged(Room::new(room_id, rules), checked, &join)).await;
+        let (room, events) = judged.ok_or(RoomsError::Panicked)??;
         if self.rooms.take_over(room, events).await? { Ok(()) } else { Err(JoinFailure::NotAccepted) }
     }
 
@@ -416,9 +420,4 @@ fn judged(mut room: Room, checked: Checked, join: &VerifiedPdu) -> Result<(Room,
     let entered = keep(room.handle(join, Arrival::Entry, Some(&state)).map_err(RoomsError::from)?);
     let has_create = room.current_state().get(event_type::CREATE, "").is_some();
     if entered == Some(Outcome::Accepted) && has_create { Ok((room, persist)) } else { Err(JoinFailure::NotAccepted) }
-}
-
-/// Does work that takes its time, where it keeps nobody waiting.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RoomsError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| RoomsError::Panicked)
 }

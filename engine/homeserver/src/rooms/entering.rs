@@ -1,11 +1,15 @@
 //! Rooms that this server comes into by the help of another one.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
-use ravel_core::room::{PersistEvent, Room};
-use ravel_store::Durability;
+use ravel_core::{
+    event::StateKey,
+    room::{PersistEvent, Room},
+};
+use ravel_store::{Durability, log::LogError};
 
-use super::{LoadedRoom, Rooms, RoomsError, members::local_members};
+use super::{Inner, LoadedRoom, Rooms, RoomsError, members::local_members};
+use crate::parallel::in_background;
 
 impl Rooms {
     /// Takes over a room that was judged from its first event on, with what is to be stored of it; returns whether it was not here
@@ -25,18 +29,29 @@ impl Rooms {
             if slot.is_some() || inner.log.room_number(&room_id)?.is_some() {
                 return Ok(false);
             }
-            let _under_way = inner.progress.begin(|| inner.log.len());
-            let stored = inner.log.append(&room_id, room.rules(), &events, Durability::Sync).await;
-            if let Err(error) = stored {
+            let server_name = inner.server_name.clone();
+            let loaded = in_background(move || (local_members(&room, &server_name), LoadedRoom::new(room))).await;
+            let (members, loaded) = loaded.ok_or(RoomsError::Panicked)?;
+            if let Err(error) = inner.append_new(&loaded.room, &events, &members).await {
                 inner.forget(&room_id, &open);
                 return Err(error.into());
             }
-            drop(events);
-            let members = local_members(&room, &inner.server_name);
-            inner.members().change(&room, &members, inner.log.len());
-            *slot = Some(LoadedRoom::new(room));
+            *slot = Some(loaded);
             Ok(true)
         });
         taken.await.map_err(|_| RoomsError::Panicked)?
+    }
+}
+
+impl Inner {
+    /// Appends the events of a room that nobody knows of yet; the last one lets somebody in.
+    async fn append_new(&self, room: &Room, events: &[PersistEvent], members: &[StateKey]) -> Result<(), LogError> {
+        let Some((entry, before)) = events.split_last() else { return Ok(()) };
+        // What comes before the entry is news to nobody, so that nobody's news has to wait for it.
+        self.log.append(room.room_id(), room.rules(), before, Durability::Relaxed).await?;
+        let _under_way = self.progress.begin(|| self.log.len());
+        self.log.append(room.room_id(), room.rules(), slice::from_ref(entry), Durability::Sync).await?;
+        self.members().change(room, members, self.log.len());
+        Ok(())
     }
 }
