@@ -17,7 +17,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use futures_util::{FutureExt, future::join_all};
 use ravel_core::{
     id::{EventId, RoomId, ServerName},
     pdu::{PduError, SignatureError, VerifiedPdu},
@@ -25,7 +24,7 @@ use ravel_core::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, task::JoinSet};
 
 use crate::{
     federation::timed_cache::TimedCache,
@@ -33,6 +32,7 @@ use crate::{
     rooms::{Incoming, Received, RoomsError},
 };
 
+use self::verifying::refused;
 pub(crate) use self::{
     fetching::FetchError,
     sorting::{by_auth_events, by_prev_events},
@@ -196,10 +196,10 @@ impl Homeserver {
         let (server, origin) = (self.clone(), origin.clone());
         // To its end, even if its sender goes away.
         let taking = tokio::spawn(async move {
-            let take = || async { server.take_transaction(&origin, pdus, edus).await };
-            results.get_or_init(take).await.clone()
+            let take = || server.take_transaction(&origin, pdus, edus);
+            results.get_or_try_init(take).await.cloned()
         });
-        taking.await.map_err(|_| TransactionError::Panicked)
+        taking.await.map_err(|_| TransactionError::Panicked)?
     }
 
     async fn take_transaction(
@@ -207,7 +207,7 @@ impl Homeserver {
         origin: &ServerName,
         pdus: Vec<Box<RawValue>>,
         edus: Vec<Box<RawValue>>,
-    ) -> PduResults {
+    ) -> Result<PduResults, TransactionError> {
         self.receive_edus(origin, edus).await;
         let mut rooms: BTreeMap<RoomId, OfRoom> = BTreeMap::new();
         for pdu in pdus {
@@ -223,27 +223,36 @@ impl Homeserver {
                 rooms.insert(room_id, OfRoom { rules, pdus: vec![pdu] });
             }
         }
-        let of_rooms: Vec<_> =
-            rooms.into_iter().map(|(room_id, room)| self.take_of_room(origin, room_id, room).boxed()).collect();
-        join_all(of_rooms).await.into_iter().flatten().collect()
+        // Each in a task, so that all cores check signatures and what the rooms append shares its syncs.
+        let mut taking = JoinSet::new();
+        for (room_id, room) in rooms {
+            let (server, origin) = (self.clone(), origin.clone());
+            taking.spawn(async move { server.take_of_room(&origin, &room_id, room).await });
+        }
+        let mut results = PduResults::new();
+        while let Some(of_room) = taking.join_next().await {
+            results.extend(of_room.map_err(|_| TransactionError::Panicked)?);
+        }
+        Ok(results)
     }
 
     async fn take_of_room(
         &self,
         origin: &ServerName,
-        room_id: RoomId,
+        room_id: &RoomId,
         room: OfRoom,
     ) -> Vec<(EventId, Result<(), PduRefusal>)> {
-        let verified = self.verify_pdus(room.rules, room.pdus).await;
-        let room_id = &room_id;
-        let may_send = self.may_send(origin, room_id).await;
+        let OfRoom { rules, pdus } = room;
+        let verified = match self.may_send(origin, room_id).await {
+            Ok(()) => self.verify_pdus(rules, pdus).await,
+            Err(refusal) => refused(rules, &pdus, &refusal),
+        };
         let mut results = Vec::with_capacity(verified.len());
         let mut pdus = Vec::with_capacity(verified.len());
         for (event_id, verified) in verified {
-            let allowed = match (&may_send, verified) {
-                (Err(refusal), _) => Err(refusal.clone()),
-                (Ok(()), Ok(pdu)) => self.may_be_sent(origin, room_id, &pdu).await.map(|()| pdu),
-                (Ok(()), Err(refusal)) => Err(refusal),
+            let allowed = match verified {
+                Ok(pdu) => self.may_be_sent(origin, room_id, &pdu).await.map(|()| pdu),
+                Err(refusal) => Err(refusal),
             };
             match (allowed, event_id) {
                 (Ok(pdu), _) => pdus.push(pdu),

@@ -81,6 +81,15 @@ impl Homeserver {
     }
 }
 
+/// Refuses events whose signatures are not worth checking, by their ids as far as these can be told.
+pub(super) fn refused(rules: &RoomVersionRules, pdus: &[Box<RawValue>], refusal: &PduRefusal) -> Vec<Verified> {
+    let id = |pdu: &RawValue| match ParsedPdu::parse(pdu.get().as_bytes(), rules) {
+        Ok(pdu) => Some(pdu.event().event_id.clone()),
+        Err(_) => carried_id(pdu, rules),
+    };
+    pdus.iter().map(|pdu| (id(pdu), Err(refusal.clone()))).collect()
+}
+
 fn carried_id(pdu: &RawValue, rules: &RoomVersionRules) -> Option<EventId> {
     if rules.event_id_format != EventIdFormat::Carried {
         return None;
