@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use crate::{
@@ -70,6 +72,27 @@ impl Batch {
         self.size_bytes = self.size_bytes.saturating_add(op.cost());
         self.ops.push(op);
         self
+    }
+
+    /// Leaves out the writes of keys of a keyspace that later ones replace. Costs a look at all writes.
+    pub(crate) fn keep_last_puts(&mut self, of: Keyspace) {
+        let mut seen = HashSet::new();
+        // The last of each key comes first.
+        let is_last: Vec<bool> = self
+            .ops
+            .iter()
+            .rev()
+            .map(|op| !matches!(op, Op::Put { keyspace, key, .. } if *keyspace == of && !seen.insert(key.clone())))
+            .collect();
+        let mut is_last = is_last.into_iter().rev();
+        let size_bytes = &mut self.size_bytes;
+        self.ops.retain(|op| {
+            let stays = is_last.next().unwrap_or(true);
+            if !stays {
+                *size_bytes = size_bytes.saturating_sub(op.cost());
+            }
+            stays
+        });
     }
 
     /// Sets how durable the batch is on return.
@@ -289,3 +312,20 @@ pub(crate) fn check(what: BoundedBy, size: usize, max: usize) -> Result<(), Stor
 
 /// What a write or a guard counts beside its bytes, so that the bound on bytes is one on their number too.
 const OP_COST: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_writes_of_a_key_the_last_stays_where_that_is_asked_for() {
+        let mut batch = Batch::new();
+        batch.put(Keyspace::Extremities, "a", "1").put(Keyspace::Meta, "a", "1").put(Keyspace::Extremities, "b", "1");
+        batch.put(Keyspace::Meta, "a", "2").put(Keyspace::Extremities, "a", "22");
+        batch.keep_last_puts(Keyspace::Extremities);
+        let mut wanted = Batch::new();
+        wanted.put(Keyspace::Meta, "a", "1").put(Keyspace::Extremities, "b", "1");
+        wanted.put(Keyspace::Meta, "a", "2").put(Keyspace::Extremities, "a", "22");
+        assert_eq!(batch, wanted, "with its size");
+    }
+}

@@ -395,10 +395,12 @@ fn entries_from(sequence: u64) -> Scan {
     Scan::new(Keyspace::Log, KeyRange { start: key::sequence(sequence), end: None })
 }
 
-async fn commit(store: &Arc<dyn Store>, batch: Batch) -> Result<(), LogError> {
+async fn commit(store: &Arc<dyn Store>, mut batch: Batch) -> Result<(), LogError> {
     if batch.is_empty() {
         return Ok(());
     }
+    // Each event says where its room stands; of those in one batch the last one counts.
+    batch.keep_last_puts(Keyspace::Extremities);
     match store.commit(batch).await? {
         Committed::Written => Ok(()),
         Committed::Refused(guard) if guard.key == key::HEAD => {

@@ -239,6 +239,7 @@ impl EventLog {
             group.parts.push(waiting);
         }
         batch.put_record(key::HEAD, &head)?;
+        batch.keep_last_puts(Keyspace::Extremities);
         group.head = head;
         Ok((batch, group))
     }
