@@ -15,6 +15,7 @@ mod guests;
 mod kept_members;
 mod members;
 mod messages;
+mod open_rooms;
 mod order;
 mod outgoing;
 mod outside;
@@ -57,6 +58,7 @@ use self::{
     acl::CurrentAcl,
     audience::{is_of, server_of_member},
     members::LocalMembers,
+    open_rooms::{OpenRoom, OpenRooms},
     order::Order,
     policy::PolicyServers,
     progress::Progress,
@@ -89,7 +91,7 @@ struct Inner {
     log: Arc<EventLog>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    open: Mutex<HashMap<RoomId, Arc<OpenRoom>>>,
+    open: OpenRooms,
     members: Mutex<LocalMembers>,
     progress: Progress,
     transactions: Transactions,
@@ -108,13 +110,6 @@ pub struct ToSend {
     pub within: Range<u64>,
     /// Who is to get it: the servers that are in the room before or after it, and that of the user whose membership it is.
     pub destinations: BTreeSet<ServerName>,
-}
-
-/// A room in memory, or the place for it.
-#[derive(Default)]
-struct OpenRoom {
-    /// Nothing until it is loaded, and after an error.
-    room: tokio::sync::RwLock<Option<LoadedRoom>>,
 }
 
 /// A room in memory.
@@ -187,7 +182,7 @@ impl Rooms {
         for (user, room_id, membership, sequence) in outside::all(&log, &server_name).await? {
             members.set_outside(&user, &room_id, Some((membership, sequence)), log.len());
         }
-        let (open, members, transactions) = (Mutex::default(), Mutex::new(members), Transactions::default());
+        let (open, members, transactions) = (OpenRooms::default(), Mutex::new(members), Transactions::default());
         let progress = Progress::new(log.len());
         let policy_servers = PolicyServers::new(client, clock.clone());
         Ok(Self(Arc::new(Inner {
@@ -241,7 +236,7 @@ impl Rooms {
     ///
     /// `NoSuchRoom`, and when the log can't be read.
     pub(crate) async fn read<T>(&self, room_id: &RoomId, look: impl FnOnce(&LoadedRoom) -> T) -> Result<T, RoomsError> {
-        let open = self.0.open_room(room_id);
+        let open = self.0.open.place(room_id);
         if let Some(room) = &*open.room.read().await {
             return Ok(look(room));
         }
@@ -259,7 +254,7 @@ impl Rooms {
     ) -> Result<T, RoomsError> {
         let inner = Arc::clone(&self.0);
         let written = tokio::spawn(async move {
-            let open = inner.open_room(&room_id);
+            let open = inner.open.place(&room_id);
             let mut slot = open.room.write().await;
             inner.loaded(&room_id, &open, &mut slot).await?;
             inner.change(&mut slot, change).await
@@ -276,14 +271,14 @@ impl Rooms {
         let inner = Arc::clone(&self.0);
         let written = tokio::spawn(async move {
             let room_id = room.room_id().clone();
-            let open = inner.open_room(&room_id);
+            let open = inner.open.place(&room_id);
             let mut slot = open.room.write().await;
             *slot = Some(LoadedRoom::new(room));
             let all_or_none = |writing: &mut Writing<'_>| change(writing).inspect_err(|_| writing.events.clear());
             let made = inner.change(&mut slot, all_or_none).await;
             if made.is_err() {
                 *slot = None;
-                inner.forget(&room_id, &open);
+                inner.open.forget(&room_id, &open);
             }
             made
         });
@@ -314,22 +309,8 @@ impl Inner {
         Ok(VerifiedPdu::restore(&object_to_canonical_bytes(&signed), rules, authorising_user_signed, true)?)
     }
 
-    fn open_room(&self, room_id: &RoomId) -> Arc<OpenRoom> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(open.entry(room_id.clone()).or_default())
-    }
-
     fn members(&self) -> std::sync::MutexGuard<'_, LocalMembers> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the place of a room that is not there away. Not while others have it: there is to be one place for a room, ever.
-    fn forget(&self, room_id: &RoomId, place: &Arc<OpenRoom>) {
-        const MAP_AND_CALLER: usize = 2;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::strong_count(place) == MAP_AND_CALLER {
-            open.remove(room_id);
-        }
     }
 
     async fn loaded<'s>(
@@ -340,10 +321,11 @@ impl Inner {
     ) -> Result<&'s mut LoadedRoom, RoomsError> {
         if slot.is_none() {
             *slot = self.log.load_room(room_id).await?.map(LoadedRoom::new);
+            self.open.note_events(slot.as_ref().map_or(0, |loaded| loaded.room.len()));
         }
         if slot.is_none() {
             // Nobody is to fill the memory by asking for rooms that are not there.
-            self.forget(room_id, place);
+            self.open.forget(room_id, place);
         }
         slot.as_mut().ok_or(RoomsError::NoSuchRoom)
     }
@@ -390,6 +372,7 @@ impl Inner {
             return changed;
         }
         if !events.is_empty() {
+            self.open.note_events(events.len());
             let changed_keys = room.changed_keys(&before);
             self.members().change(room, &changed_keys, self.log.len());
             let mut destinations: BTreeSet<ServerName> = BTreeSet::new();

@@ -24,7 +24,7 @@ impl Rooms {
         let inner = Arc::clone(&self.0);
         let taken = tokio::spawn(async move {
             let room_id = room.room_id().clone();
-            let open = inner.open_room(&room_id);
+            let open = inner.open.place(&room_id);
             let mut slot = open.room.write().await;
             if slot.is_some() || inner.log.room_number(&room_id)?.is_some() {
                 return Ok(false);
@@ -33,9 +33,10 @@ impl Rooms {
             let loaded = in_background(move || (local_members(&room, &server_name), LoadedRoom::new(room))).await;
             let (members, loaded) = loaded.ok_or(RoomsError::Panicked)?;
             if let Err(error) = inner.append_new(&loaded.room, &events, &members).await {
-                inner.forget(&room_id, &open);
+                inner.open.forget(&room_id, &open);
                 return Err(error.into());
             }
+            inner.open.note_events(loaded.room.len());
             *slot = Some(loaded);
             Ok(true)
         });

@@ -1,6 +1,6 @@
 //! What users may read of a room, and how events look to clients.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::collections::BTreeMap;
 
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
@@ -66,8 +66,7 @@ impl Rooms {
     ///
     /// Costs a look at each of these rooms.
     pub(crate) async fn is_in_open_room(&self, user: &UserId) -> bool {
-        let open: Vec<_> = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for room in open {
+        for room in self.0.open.all() {
             let is_there = |loaded: &LoadedRoom| {
                 let membership = membership_in(&loaded.room, loaded.room.current_state(), user);
                 membership == Some(Membership::Join) && loaded.servers.has(&self.0.server_name)

@@ -2,6 +2,7 @@
 
 mod clients;
 mod kept_members;
+mod open_rooms;
 
 use std::{
     collections::BTreeMap,
