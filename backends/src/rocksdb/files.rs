@@ -85,7 +85,6 @@ enum Condition {
 /// and data), a length (2, little-endian), a type (whole, first, middle, last), the data.
 fn condition(manifest: &[u8]) -> Condition {
     const BLOCK: usize = 32 * 1024;
-    const HEAD: usize = 7;
     const MIDDLE: u8 = 3;
     const LAST: u8 = 4;
     let (mut at, mut record) = (0, 0);
@@ -95,18 +94,16 @@ fn condition(manifest: &[u8]) -> Condition {
             at += left_in_block;
             continue;
         }
-        let Some([c0, c1, c2, c3, low, high, kind]) = left.first_chunk::<HEAD>().copied() else { break };
+        let Some(&[.., low, high, kind]) = left.first_chunk::<HEAD>() else { break };
         if !matches!(kind, MIDDLE | LAST) {
             record = at;
         }
-        let len = HEAD + usize::from(u16::from_le_bytes([low, high]));
-        let unmasked = u32::from_le_bytes([c0, c1, c2, c3]).wrapping_sub(0xA282_EAD8).rotate_left(15);
-        let whole = left.get(..len);
-        if whole.and_then(|piece| piece.get(HEAD - 1..)).is_some_and(|checked| crc32c::crc32c(checked) == unmasked) {
+        if let Some(len) = sound_piece(left) {
             at += len;
             continue;
         }
-        return match whole {
+        let len = HEAD + usize::from(u16::from_le_bytes([low, high]));
+        return match left.get(..len) {
             _ if was_never_written(manifest, at, at + len) => Condition::Torn { sound_end: record },
             Some(_) => Condition::Damaged,
             None => Condition::Sound,
@@ -115,19 +112,48 @@ fn condition(manifest: &[u8]) -> Condition {
     Condition::Sound
 }
 
+/// What comes before the data of a piece: a checksum, a length, a type.
+const HEAD: usize = 7;
+
+/// Returns the length of the piece that some bytes begin with, if it has its checksum.
+fn sound_piece(bytes: &[u8]) -> Option<usize> {
+    let [c0, c1, c2, c3, low, high, _] = *bytes.first_chunk::<HEAD>()?;
+    let len = HEAD + usize::from(u16::from_le_bytes([low, high]));
+    let unmasked = u32::from_le_bytes([c0, c1, c2, c3]).wrapping_sub(0xA282_EAD8).rotate_left(15);
+    (crc32c::crc32c(bytes.get(HEAD - 1..len)?) == unmasked).then_some(len)
+}
+
 /// Whether a piece that is expected at a place of the file reaches into a sector of zeros, or begins with zeros up to the next sector.
 fn was_never_written(manifest: &[u8], at: usize, end: usize) -> bool {
-    let is_zeros = |part: &[u8]| part.iter().all(|byte| *byte == 0);
     let border = (at + 1).next_multiple_of(SECTOR);
     let beginning = manifest.get(at..border.min(end)).unwrap_or_default();
     let sectors =
         manifest.get(border..).unwrap_or_default().chunks(SECTOR).take(end.saturating_sub(border).div_ceil(SECTOR));
-    // A byte may be zero by chance, or a few at the end of the file.
-    (beginning.len() > 1 && is_zeros(beginning)) || sectors.filter(|sector| sector.len() >= BY_CHANCE_MAX).any(is_zeros)
+    let zeros = [beginning].into_iter().chain(sectors).filter(|part| part.iter().all(|byte| *byte == 0));
+    let longest = zeros.map(<[u8]>::len).max().unwrap_or(0);
+    // A few bytes may be zero by chance, and something else may have changed.
+    longest >= BY_CHANCE_MAX || (longest > 0 && !is_one_bit_off(manifest.get(at..).unwrap_or_default(), end - at))
 }
 
-/// So many zeros at the end of a file are not by chance.
+/// So many zeros in a place are not by chance.
 const BY_CHANCE_MAX: usize = 8;
+
+/// Whether some bytes begin with a piece of about this length that has its checksum but for one changed bit. Costs the square of the
+/// length; what is too long for that counts as if it was so.
+fn is_one_bit_off(bytes: &[u8], len: usize) -> bool {
+    const LEN_MAX: usize = 4096;
+    if len > LEN_MAX {
+        return true;
+    }
+    let mut bytes = bytes.to_vec();
+    (0..len.min(bytes.len()) * 8).any(|bit| {
+        let flip = |bytes: &mut [u8]| bytes.iter_mut().skip(bit / 8).take(1).for_each(|byte| *byte ^= 1 << (bit % 8));
+        flip(&mut bytes);
+        let is_sound = sound_piece(&bytes).is_some();
+        flip(&mut bytes);
+        is_sound
+    })
+}
 
 /// The smallest piece that a disk writes as a whole.
 const SECTOR: usize = 512;

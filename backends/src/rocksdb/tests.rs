@@ -348,6 +348,27 @@ fn the_end_of_a_manifest_that_never_reached_the_disk_is_cut_off() {
     fs::write(&manifest, &torn).unwrap();
     assert!(!files::mend_manifest(&data).unwrap(), "that is damage");
     assert!(fs::read(&manifest).unwrap() == torn);
+    // One of whose last bytes a few are in the next sector, and are not there; and one that ends with zeros, and has a changed bit.
+    let end = border + 512 + 3;
+    let mut whole = vec![7; end - content.len() - 7];
+    let piece = |data: &[u8]| {
+        let checksum = crc32c::crc32c(&[&[1], data].concat()).rotate_right(15).wrapping_add(0xA282_EAD8);
+        [&content[..], &checksum.to_le_bytes(), &(data.len() as u16).to_le_bytes(), &[1], data].concat()
+    };
+    let mut torn = piece(&whole);
+    torn[end - 3..].fill(0);
+    fs::write(&manifest, &torn).unwrap();
+    assert!(files::mend_manifest(&data).unwrap());
+    assert!(fs::read(&manifest).unwrap() == content);
+    let zeros = whole.len() - 3;
+    whole[zeros..].fill(0);
+    for changed in [content.len(), content.len() + 4, content.len() + 50] {
+        let mut flipped = piece(&whole);
+        flipped[changed] ^= 4;
+        fs::write(&manifest, &flipped).unwrap();
+        assert!(!files::mend_manifest(&data).unwrap() || changed == content.len() + 4, "that is damage");
+        assert!(fs::read(&manifest).unwrap() == flipped);
+    }
     fs::write(&manifest, &content).unwrap();
     assert_eq!(count_items(&RocksDbBuilder::open(&place).unwrap()), 20);
 }
