@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, sync::Weak, time::Duration};
 
 use bincode::{Decode, Encode};
-use bytes::Bytes;
 use ravel_core::{
     event::{Membership, StateKey, event_type},
     id::{EventId, RoomId, ServerName, UserId},
@@ -41,6 +40,16 @@ struct KeptMember {
 }
 
 impl Record for KeptMember {
+    const VERSION: u8 = 1;
+}
+
+/// The state that members were kept for.
+#[derive(Encode, Decode)]
+struct KeptState {
+    fingerprint: [u8; 32],
+}
+
+impl Record for KeptState {
     const VERSION: u8 = 1;
 }
 
@@ -103,7 +112,7 @@ fn facts_of(room: &UnsavedRoom) -> Result<Vec<Fact>, RecordError> {
         Ok(Fact { kind: fact_kind::LOCAL_MEMBER, key, value })
     };
     let mut facts = room.members.iter().map(member).collect::<Result<Vec<Fact>, RecordError>>()?;
-    let value = Some(Bytes::copy_from_slice(&room.state.0));
+    let value = Some(encode(&KeptState { fingerprint: room.state.0 })?);
     facts.push(Fact { kind: fact_kind::LOCAL_MEMBERS, key: room.room_id.as_str().to_owned().into(), value });
     Ok(facts)
 }
@@ -138,7 +147,7 @@ async fn all(log: &EventLog, server_name: &ServerName) -> Result<BTreeMap<RoomId
     for fact in all_facts(log, fact_kind::LOCAL_MEMBERS, b"").await? {
         let [room_id] = key_parts(&fact.key)?;
         let room_id = RoomId::parse(room_id).map_err(RecordError::from)?;
-        let state = Fingerprint(fact.value.as_ref().try_into().map_err(|_| RecordError::Length)?);
+        let state = Fingerprint(decode::<KeptState>(&fact.value)?.fingerprint);
         kept.insert(room_id, Kept { state, members: Vec::new() });
     }
     for fact in all_facts(log, fact_kind::LOCAL_MEMBER, b"").await? {

@@ -332,7 +332,7 @@ impl RoomRecord {
         newer || self.projections.len() > ROOM_PROJECTIONS.len()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "testing"))]
     pub(super) fn with_projections(self, projections: Vec<u8>) -> Self {
         Self { projections, ..self }
     }
