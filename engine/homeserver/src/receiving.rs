@@ -229,11 +229,13 @@ impl Homeserver {
             let (server, origin) = (self.clone(), origin.clone());
             taking.spawn(async move { server.take_of_room(&origin, &room_id, room).await });
         }
-        let mut results = PduResults::new();
+        let mut of_rooms = Vec::new();
+        // The others are taken to their end even if one has panicked.
         while let Some(of_room) = taking.join_next().await {
-            results.extend(of_room.map_err(|_| TransactionError::Panicked)?);
+            of_rooms.push(of_room.map_err(|_| TransactionError::Panicked));
         }
-        Ok(results)
+        let of_rooms: Vec<_> = of_rooms.into_iter().collect::<Result<_, _>>()?;
+        Ok(of_rooms.into_iter().flatten().collect())
     }
 
     async fn take_of_room(
