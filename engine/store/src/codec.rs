@@ -8,7 +8,7 @@
 //!
 //! This is the only module that knows bincode.
 
-use std::{cell::RefCell, sync::Arc};
+use std::sync::Arc;
 
 use bincode::{
     Decode, Encode,
@@ -33,27 +33,14 @@ pub trait Record: Encode + Decode<()> {
 /// # Errors
 /// `TooLarge` if a value would be; `Encode` if a hand-written `Encode` refuses.
 pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
-    SCRATCH.with_borrow_mut(|bytes| {
-        bytes.clear();
-        bytes.push(R::VERSION);
-        bincode::encode_into_std_write(record, &mut *bytes, CONFIG)
-            .map_err(|error| StoreError::Encode { keyspace: R::KEYSPACE, source: Arc::new(error) })?;
-        let checksum = checksum(R::KEYSPACE, bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        check(BoundedBy::Value, bytes.len(), VALUE_BYTES_MAX)?;
-        let record = bytes.to_vec();
-        bytes.shrink_to(SCRATCH_BYTES);
-        Ok(record)
-    })
+    let mut bytes = vec![R::VERSION];
+    bincode::encode_into_std_write(record, &mut bytes, CONFIG)
+        .map_err(|error| StoreError::Encode { keyspace: R::KEYSPACE, source: Arc::new(error) })?;
+    let checksum = checksum(R::KEYSPACE, &bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    check(BoundedBy::Value, bytes.len(), VALUE_BYTES_MAX)?;
+    Ok(bytes)
 }
-
-thread_local! {
-    /// Where records are written before their length is known: growing each one step by step would cost several allocations.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// How much of it stays between records.
-const SCRATCH_BYTES: usize = 16 << 10;
 
 /// Returns the record of some bytes; `key` is for the error.
 ///
