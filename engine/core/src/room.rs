@@ -10,6 +10,7 @@ mod explain;
 mod place;
 mod purged;
 mod redactions;
+mod sharing;
 mod verdict;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -19,7 +20,6 @@ use self::{
     redactions::{EventsView, RedactionSet, Redactions},
 };
 use sha2::{Digest, Sha256};
-use smallvec::SmallVec;
 
 pub use self::{
     compose::{NewEvent, compose_create},
@@ -754,28 +754,6 @@ impl Room {
         Ok(())
     }
 
-    /// Returns an event that has the room's id, and the texts of those that it builds on and cites, in place of copies: half as large,
-    /// as rooms are held in memory.
-    fn sharing(&self, event: &Event, index: EventIndex, prev_events: &[EventIndex]) -> Event {
-        let near = prev_events.iter().chain(self.graph.auth_events(index)).map(|near| &*self.position(*near).event);
-        let near: SmallVec<[&Event; 8]> = near.collect();
-        let id = |id: &EventId| shared(id, near.iter().map(|near| &near.event_id));
-        Event {
-            event_id: event.event_id.clone(),
-            room_id: shared(&event.room_id, [&self.room_id].into_iter()),
-            carries_room_id: event.carries_room_id,
-            sender: shared(&event.sender, near.iter().map(|near| &near.sender)),
-            event_type: shared(&event.event_type, near.iter().map(|near| &near.event_type)),
-            state_key: event.state_key.clone(),
-            origin_server_ts_ms: event.origin_server_ts_ms,
-            depth: event.depth,
-            prev_events: event.prev_events.iter().map(id).collect(),
-            auth_events: event.auth_events.iter().map(id).collect(),
-            content: event.content.clone(),
-            oversized_field: event.oversized_field,
-        }
-    }
-
     /// Replaces the extremities that an accepted event builds on, directly or through soft-failed events.
     ///
     /// Not through rejected ones: deployed servers keep no edges of those, and an extremity behind a rejected event stays one.
@@ -841,11 +819,6 @@ impl Room {
     fn position(&self, index: EventIndex) -> &Position {
         &self.positions[index.as_usize()]
     }
-}
-
-/// Returns a value that is equal to `text` and is there already, if there is one.
-fn shared<'e, T: Clone + PartialEq + 'e>(text: &'e T, mut there: impl Iterator<Item = &'e T>) -> T {
-    there.find(|known| *known == text).unwrap_or(text).clone()
 }
 
 /// What an event builds on.

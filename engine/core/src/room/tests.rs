@@ -398,3 +398,21 @@ fn an_explanation_names_the_check_and_the_rule() {
     assert_eq!(explain("S"), (Outcome::SoftFailed, sentence.to_owned()));
     assert!(room.room.explain(&EventId::parse("$unknown").unwrap()).unwrap().is_none());
 }
+
+/// Rooms are held in memory: what an event repeats of others is there once, and the event is the same.
+#[test]
+fn events_share_the_texts_of_those_near_them() {
+    let room = room(V11, "M: bob says hi => accepted\nN: bob says hi => accepted");
+    let [.., before, last] = &*room.pdus else { panic!("two events") };
+    let [held_before, held] = [before, last].map(|pdu| room.room.event(pdu.event_id()).unwrap());
+    assert_eq!(**held, **last.event());
+    let same = |a: &str, b: &str| std::ptr::eq(a, b);
+    assert!(same(held.prev_events[0].as_str(), held_before.event_id.as_str()));
+    assert!(same(held.sender.as_str(), held_before.sender.as_str()));
+    assert!(
+        same(&held.event_type, &held_before.event_type) && same(held.room_id.as_str(), held_before.room_id.as_str())
+    );
+    for cited in &held.auth_events {
+        assert!(same(cited.as_str(), room.room.event(cited).unwrap().event_id.as_str()));
+    }
+}
