@@ -35,7 +35,7 @@ const VERSION: u8 = 1;
 /// How many events of one room wait at most.
 const GAPS_OF_ROOM_MAX: usize = 100;
 
-/// How often what an event builds on is asked for.
+/// How often what an event builds on is asked for again.
 const ATTEMPTS_MAX: u32 = 12;
 
 /// How long to wait after the first attempt; twice as long after each further one.

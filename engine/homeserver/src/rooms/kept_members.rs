@@ -34,7 +34,7 @@ const FACTS: usize = 1_000;
 
 /// The membership of a user, with its event.
 #[derive(Encode, Decode)]
-struct KeptMember {
+pub(super) struct KeptMember {
     membership: u8,
     event_id: String,
 }
@@ -58,7 +58,7 @@ const MEMBERSHIPS: [Membership; 6] =
     [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban, Membership::Knock, Membership::Unknown];
 
 impl KeptMember {
-    fn of(member: &LocalMember) -> Self {
+    pub(super) fn of(member: &LocalMember) -> Self {
         let membership = MEMBERSHIPS.iter().position(|known| *known == member.membership);
         // There are six.
         let membership = membership.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX);

@@ -69,7 +69,7 @@ impl OpenRooms {
         let mut events = 0;
         let mut idle = Vec::new();
         for (room_id, place) in places.iter() {
-            // Who writes to it will count again.
+            // A room that is written to right now stays, and is not counted.
             let len = place.room.try_read().map_or(0, |room| room.as_ref().map_or(0, |loaded| loaded.room.len()));
             events += len;
             // Places are given out from here only: nobody has one that is only here.

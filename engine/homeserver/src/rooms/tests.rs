@@ -21,7 +21,7 @@ use ravel_core::{
     room_version::RoomVersion,
     signing::SigningKey,
 };
-use ravel_store::{MemoryStore, log::EventLog};
+use ravel_store::{MemoryStore, Store, log::EventLog};
 use serde_json::json;
 
 use super::{
@@ -50,7 +50,11 @@ impl Clock for TestClock {
 }
 
 pub(crate) async fn open(store: &MemoryStore) -> Rooms {
-    let log = Arc::new(EventLog::open(Arc::new(store.clone())).await.unwrap());
+    open_on(Arc::new(store.clone())).await
+}
+
+async fn open_on(store: Arc<dyn Store>) -> Rooms {
+    let log = Arc::new(EventLog::open(store).await.unwrap());
     let key = SigningKey::from_seed(KeyId::parse("ed25519:1").unwrap(), &[7; 32]);
     let (name, clock, random) = (ServerName::parse("a").unwrap(), Arc::new(TestClock::default()), Arc::new(OsRandom));
     let network = Arc::new(TestNetwork::default());

@@ -1,25 +1,24 @@
 //! Who of the server is in which room, after it was started again.
 
-use super::*;
+use ravel_store::{
+    Durability, Operation,
+    faulty::{Fault, FaultyStore},
+    log::Fact,
+};
+
+use super::{
+    super::{kept_members::KeptMember, members::LocalMember},
+    *,
+};
 use crate::{
     fact_kind,
-    record::{Record, encode, key},
+    record::{encode, key},
 };
-use ravel_store::{Durability, log::Fact};
-
-/// What is kept of a member, as it is stored.
-#[derive(bincode::Encode, bincode::Decode)]
-struct Kept(u8, String);
-
-impl Record for Kept {
-    const VERSION: u8 = 1;
-}
-
-const LEAVE: u8 = 2;
 
 /// Changes what is kept of a member behind the server's back: whoever reads it has not loaded the room.
 async fn forge(rooms: &Rooms, room_id: &RoomId, localpart: &str) {
-    let value = encode(&Kept(LEAVE, "$forged".to_owned())).unwrap();
+    let forged = LocalMember { membership: Membership::Leave, event_id: EventId::parse("$forged").unwrap() };
+    let value = encode(&KeptMember::of(&forged)).unwrap();
     let key = key(&[room_id.as_str(), localpart]);
     let fact = Fact { kind: fact_kind::LOCAL_MEMBER, key, value: Some(value) };
     rooms.log().put_facts(&[fact], &[], Durability::Sync).await.unwrap();
@@ -89,4 +88,18 @@ async fn a_forgotten_room_stays_forgotten_until_the_user_is_back() {
     rooms.keep_members().await.unwrap();
     let rooms = open(&store).await;
     assert_eq!(memberships(&rooms, "bob"), [Membership::Join]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_kept_is_kept_the_next_time() {
+    let faulty = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let rooms = open_on(faulty.clone()).await;
+    let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
+    faulty.fail(Operation::Commit, 1, Fault::Failed);
+    rooms.keep_members().await.unwrap_err();
+    // Only its fingerprint is new since; the members are what was not kept.
+    set(&rooms, &room_id, "alice", "m.room.topic", r#"{"topic":"another state"}"#).await.unwrap();
+    rooms.keep_members().await.unwrap();
+    let kept = rooms.log().facts(fact_kind::LOCAL_MEMBER, room_id.as_str().as_bytes(), None, 10).await.unwrap();
+    assert_eq!(kept.len(), 1, "alice");
 }

@@ -17,12 +17,16 @@ async fn rooms_that_were_not_used_for_longest_are_put_aside_and_come_back() {
         let room_id = rooms.create(&user("alice"), wanted(RoomVersion::V11, Preset::PublicChat)).await.unwrap();
         say(&rooms, &room_id, "alice", &format!("in room {number}")).await.unwrap();
         all.push(room_id);
+        // The first one is used again and again.
+        rooms.membership(&all[0], &user("alice")).await.unwrap();
         let (places, events) = in_memory().await;
         let is_half_left = places == all.len() || events >= EVENTS_MAX / 2 - 10;
         assert!(events <= EVENTS_MAX + 10 && is_half_left, "{places} rooms with {events} events");
     }
     let (places, _) = in_memory().await;
     assert!(places < all.len(), "some are aside");
+    let is_loaded = async |room_id| rooms.0.open.place(room_id).room.read().await.is_some();
+    assert!(is_loaded(&all[0]).await && !is_loaded(&all[1]).await);
     let position = rooms.position();
     for (number, room_id) in all.iter().enumerate() {
         let page = rooms.messages(room_id, &user("alice"), back(None, 1)).await.unwrap();
