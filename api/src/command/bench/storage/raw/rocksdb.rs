@@ -14,9 +14,9 @@ pub(in crate::command::bench::storage) struct Raw(Arc<DB>);
 impl Raw {
     pub(in crate::command::bench::storage) fn open(path: &Path) -> Result<Self, Failure> {
         let path = path.join("raw");
-        let (db, family) = engine_options(&path, &RocksDbOptions::default())?;
-        let families =
-            Keyspace::ALL.iter().map(|keyspace| ColumnFamilyDescriptor::new(keyspace.name(), family.clone()));
+        let (db, options) = engine_options(&path, &RocksDbOptions::default())?;
+        let family = |keyspace: &Keyspace| ColumnFamilyDescriptor::new(keyspace.name(), options.of(*keyspace).clone());
+        let families = Keyspace::ALL.iter().map(family);
         Ok(Self(Arc::new(DB::open_cf_descriptors(&db, path, families).map_err(failed)?)))
     }
 }
