@@ -162,6 +162,8 @@ pub struct PersistEvent {
     pub forward_extremities: Option<Vec<EventId>>,
     /// The root of the current state after the event; `None` if that is empty.
     pub current_state: Option<NodeIndex>,
+    /// The fingerprint of the current state after the event.
+    pub current_state_fingerprint: Fingerprint,
     /// How many nodes have numbers after the event.
     pub nodes_numbered: u32,
     /// The room's create event, once there is one.
@@ -700,6 +702,7 @@ impl Room {
             nodes: Vec::new(),
             forward_extremities: None,
             current_state: self.current_state.root_number(),
+            current_state_fingerprint: self.current_state.fingerprint(&self.graph),
             nodes_numbered: self.node_numbers.given(),
             create: self.graph.create(),
             may_redact_any: false,

@@ -20,7 +20,8 @@ use sha2::{Digest, Sha256};
 
 use self::node::Slot;
 pub use self::record::{
-    EntryRecord, NodeCache, NodeContent, NodeIndex, NodeNumbers, NodeRecord, StateLoader, UnusableNode,
+    EntryRecord, LeafChange, NodeCache, NodeContent, NodeIndex, NodeNumbers, NodeRecord, RootCheck, StateLoader,
+    UnusableNode,
 };
 pub(crate) use self::{compare::conflicts, entry_fingerprints::EntryFingerprints};
 use crate::{

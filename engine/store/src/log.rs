@@ -11,6 +11,7 @@ mod event_facts;
 mod facts;
 mod fingerprint;
 mod nodes;
+mod packed;
 mod purge;
 mod purged_event;
 mod records;

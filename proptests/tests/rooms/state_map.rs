@@ -220,10 +220,17 @@ fn a_state_is_loaded_from_the_nodes_that_were_new() {
             let state = apply(&graph, &before, &mut model, edit);
             let mut new = Vec::new();
             state.number_nodes(&graph, &mut numbers, &mut new).unwrap();
-            // Children come before parents, so that whoever reads what was written so far finds whole subtrees.
+            // What a node names comes before it, so that whoever reads what was written so far finds whole subtrees.
             for (number, record) in new {
-                if let NodeContent::Branch { children, .. } = &record.content {
-                    assert!(children.iter().flatten().all(|child| stored.contains_key(child)));
+                match &record.content {
+                    NodeContent::Branch { children } => {
+                        assert!(children.iter().flatten().all(|child| stored.contains_key(child)));
+                    }
+                    NodeContent::Change(change) => {
+                        let of: Option<&NodeRecord> = stored.get(&change.of);
+                        assert!(of.is_some_and(|of| matches!(of.content, NodeContent::Leaf(_))));
+                    }
+                    NodeContent::Leaf(_) => {}
                 }
                 assert!(stored.insert(number, record).is_none(), "a number is given once");
             }

@@ -126,9 +126,9 @@ impl KeyTable {
         if depth.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
     }
 
-    /// Returns the first eight digits of a key's path.
-    pub(crate) fn path_prefix(&self, index: KeyIndex) -> u32 {
-        self.entry(index).path_prefix
+    /// Returns the digits that choose the child at a depth and at the next one.
+    pub(crate) fn two_digits(&self, index: KeyIndex, depth: usize) -> u8 {
+        self.digit(index, depth) << 4 | self.digit(index, depth + 1)
     }
 
     /// Compares two keys by their paths.

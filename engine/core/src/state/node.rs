@@ -37,8 +37,19 @@ pub(super) enum Slot {
 pub(super) struct Leaf {
     entries: Box<[Entry]>,
     newest: EventIndex,
+    /// The leaf that this one is stored as a change of. It has a number and none of these itself, so no reference leads further.
+    changes: Option<Arc<Leaf>>,
     marks: Marks,
 }
+
+/// An entry that another leaf has not got, with the event that holds its key there.
+pub(super) type Changed = (Option<EventIndex>, Entry);
+
+/// One of so many entries may differ from the leaf that a leaf is stored as a change of.
+const CHANGED_SHARE: usize = 4;
+
+/// So many entries of a leaf may differ at most.
+const CHANGED_MAX: usize = LEAF_ENTRIES_MAX / CHANGED_SHARE;
 
 /// Many entries. Invariant: `len` is the number of entries below and more than [`LEAF_ENTRIES_MAX`].
 #[derive(Debug)]
@@ -72,6 +83,45 @@ impl Leaf {
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
+
+    /// Returns the leaf that this one is stored as a change of.
+    pub(super) fn changes(&self) -> Option<&Arc<Self>> {
+        self.changes.as_ref()
+    }
+
+    /// Returns the leaf that those made of this one may be stored as changes of.
+    fn to_change(self: &Arc<Self>) -> Option<&Arc<Self>> {
+        self.changes.as_ref().or_else(|| self.marks.number.get().map(|_| self))
+    }
+
+    /// Returns the number under which it is stored, if it has one.
+    pub(super) fn number(&self) -> Option<NodeIndex> {
+        self.marks.number.get().copied()
+    }
+}
+
+/// Returns the entries that differ from those of another leaf; `None` if they are too many to be stored as a change of that, or
+/// a key is not there any more.
+pub(super) fn changed(entries: &[Entry], other: &[Entry]) -> Option<SmallVec<[Changed; CHANGED_MAX]>> {
+    count(entries.len());
+    let mut rest = other;
+    let mut changed = SmallVec::new();
+    for entry in entries {
+        let held = match rest.split_first() {
+            Some(((key, event), after)) if *key == entry.0 => {
+                rest = after;
+                Some(*event)
+            }
+            _ => None,
+        };
+        if held != Some(entry.1) {
+            if (changed.len() + 1) * CHANGED_SHARE > entries.len() {
+                return None;
+            }
+            changed.push((held, *entry));
+        }
+    }
+    rest.is_empty().then_some(changed)
 }
 
 impl Branch {
@@ -91,8 +141,7 @@ impl Slot {
         count(entries.len());
         let Some(newest) = entries.iter().map(|(_, event)| *event).max() else { return Self::Empty };
         if entries.len() <= LEAF_ENTRIES_MAX {
-            let marks = Marks::default();
-            return Self::Leaf(Arc::new(Leaf { entries: entries.into_boxed_slice(), newest, marks }));
+            return Self::of_leaf(entries, newest, None);
         }
         let len = entries.len();
         let mut below: [Vec<Entry>; CHILDREN] = Default::default();
@@ -109,6 +158,30 @@ impl Slot {
         // An entry has a key number, of which there are less than 2^32.
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         Self::Branch(Arc::new(Branch { children, len, newest, marks: Marks::default() }))
+    }
+
+    fn of_leaf(entries: Vec<Entry>, newest: EventIndex, changes: Option<Arc<Leaf>>) -> Self {
+        let (entries, marks) = (entries.into_boxed_slice(), Marks::default());
+        Self::Leaf(Arc::new(Leaf { entries, newest, changes, marks }))
+    }
+
+    /// As [`of_entries`](Self::of_entries), for those of a leaf after a change.
+    fn of_changed_entries(keys: &KeyTable, entries: Vec<Entry>, old: &Arc<Leaf>, depth: usize) -> Self {
+        let newest = entries.iter().map(|(_, event)| *event).max();
+        let changes = old.to_change().filter(|other| changed(&entries, &other.entries).is_some());
+        match (newest, changes) {
+            (Some(newest), Some(changes)) if entries.len() <= LEAF_ENTRIES_MAX => {
+                Self::of_leaf(entries, newest, Some(Arc::clone(changes)))
+            }
+            _ => Self::of_entries(keys, entries, depth),
+        }
+    }
+
+    /// Returns the leaf of these entries, sorted by key, that is stored as a change of another one, if it is; `None` if it can't be
+    /// one.
+    pub(super) fn of_loaded_entries(entries: Vec<Entry>, changes: Option<Arc<Leaf>>) -> Option<Self> {
+        let newest = entries.iter().map(|(_, event)| *event).max()?;
+        (entries.len() <= LEAF_ENTRIES_MAX).then(|| Self::of_leaf(entries, newest, changes))
     }
 
     /// Returns the branch of these children; `None` if they hold too little for one.
@@ -207,7 +280,7 @@ impl Slot {
                 Self::of_entries(keys, entries.collect(), depth)
             }
             Self::Leaf(leaf) => match merge(&leaf.entries, edits) {
-                Some(entries) => Self::of_entries(keys, entries, depth),
+                Some(entries) => Self::of_changed_entries(keys, entries, leaf, depth),
                 None => self.clone(),
             },
             Self::Branch(branch) => branch.with_edits(keys, edits, depth).unwrap_or_else(|| self.clone()),

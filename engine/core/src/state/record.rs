@@ -1,10 +1,10 @@
 //! The nodes as records for storage: each is written once, under its number, and shared by every state that has it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Fingerprint, StateMap,
-    node::{CHILDREN, LEAF_ENTRIES_MAX, Slot},
+    StateMap,
+    node::{CHILDREN, LEAF_ENTRIES_MAX, Leaf, Slot, changed},
 };
 use crate::graph::{EventGraph, EventIndex, dense_number, stored_number};
 
@@ -18,19 +18,23 @@ stored_number!(NodeIndex);
 /// A node as it is stored under its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
-    /// The fingerprint of the subtree.
-    pub fingerprint: Fingerprint,
+    /// Of the root of a state, the beginning of its fingerprint. Other nodes have none: that of the root covers them.
+    pub root_check: Option<RootCheck>,
     /// What is below.
     pub content: NodeContent,
 }
+
+/// The first bytes of a fingerprint: enough to notice that nodes do not belong together.
+pub type RootCheck = [u8; 4];
 
 impl NodeRecord {
     /// Checks what does not depend on other records.
     pub(crate) fn check_form(&self, number: NodeIndex) -> Result<(), UnusableNode> {
         let well_formed = match &self.content {
             NodeContent::Leaf(entries) => (1..=LEAF_ENTRIES_MAX).contains(&entries.len()),
-            // Children come before their parents, so branches can't lead in a circle.
-            NodeContent::Branch { children, .. } => children.iter().flatten().all(|child| *child < number),
+            // What a node names comes before it, so nothing can lead in a circle.
+            NodeContent::Change(change) => change.of < number,
+            NodeContent::Branch { children } => children.iter().flatten().all(|child| *child < number),
         };
         if well_formed { Ok(()) } else { Err(UnusableNode::Corrupt(number)) }
     }
@@ -41,10 +45,10 @@ impl NodeRecord {
 pub enum NodeContent {
     /// At most 64 entries, sorted by event.
     Leaf(Vec<EntryRecord>),
-    /// More than that.
+    /// A leaf, as a change of another one.
+    Change(LeafChange),
+    /// More entries than a leaf has.
     Branch {
-        /// How many entries there are below.
-        len: u32,
         /// The children, by the digit of the path that leads to them.
         children: [Option<NodeIndex>; CHILDREN],
     },
@@ -55,8 +59,48 @@ pub enum NodeContent {
 pub struct EntryRecord {
     /// The event, by its number.
     pub event: EventIndex,
-    /// The first eight digits of the key's path.
-    pub path_prefix: u32,
+    /// The two digits of the key's path that would choose the next children, if the leaf were a branch.
+    pub path: u8,
+}
+
+/// In what a leaf differs from another one that is stored whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafChange {
+    /// That one.
+    pub of: NodeIndex,
+    /// Events that hold the key of another one here, sorted, each with the place of that other one among its leaf's entries.
+    pub replaced: Vec<(EventIndex, u8)>,
+    /// Entries at other keys, sorted by event.
+    pub added: Vec<EntryRecord>,
+}
+
+impl LeafChange {
+    /// Returns the entries, sorted by event, given those of the leaf that is changed; `None` if they don't belong together.
+    pub fn entries(&self, of: &[EntryRecord]) -> Option<Vec<EntryRecord>> {
+        let mut entries = of.to_vec();
+        for (event, place) in &self.replaced {
+            entries.get_mut(usize::from(*place))?.event = *event;
+        }
+        entries.extend_from_slice(&self.added);
+        entries.sort_unstable();
+        (entries.len() <= LEAF_ENTRIES_MAX).then_some(entries)
+    }
+
+    fn between(graph: &EventGraph, leaf: &Leaf, of: &Leaf, depth: usize) -> Option<Self> {
+        let (mut replaced, mut added) = (Vec::new(), Vec::new());
+        for (held, (key, event)) in changed(leaf.entries(), of.entries())? {
+            match held {
+                Some(held) => {
+                    let place = of.entries().iter().filter(|(_, other)| *other < held).count();
+                    replaced.push((event, u8::try_from(place).ok()?));
+                }
+                None => added.push(EntryRecord { event, path: graph.keys().two_digits(key, depth) }),
+            }
+        }
+        replaced.sort_unstable();
+        added.sort_unstable();
+        Some(Self { of: of.number()?, replaced, added })
+    }
 }
 
 /// Why a stored state can't be loaded.
@@ -65,7 +109,7 @@ pub enum UnusableNode {
     /// A node is not there.
     #[error("snapshot node {0:?} is missing")]
     Missing(NodeIndex),
-    /// A record does not have the fingerprint that it says.
+    /// A node can't be one, or a root has another fingerprint than it says.
     #[error("snapshot node {0:?} is not what its fingerprint says")]
     Corrupt(NodeIndex),
     /// A node names an event that the room does not have, or none that can be in a state.
@@ -134,30 +178,37 @@ fn number_below(
     if slot.number().is_some() {
         return Some(());
     }
-    let Some(fingerprint) = slot.fingerprint(graph, depth) else { return Some(()) };
     let content = match slot {
         Slot::Empty | Slot::Stored(_) => return Some(()),
-        Slot::Leaf(leaf) => {
-            let entries = leaf.entries().iter();
-            let mut entries: Vec<EntryRecord> = entries
-                .map(|(key, event)| EntryRecord { event: *event, path_prefix: graph.keys().path_prefix(*key) })
-                .collect();
-            entries.sort_unstable();
-            NodeContent::Leaf(entries)
-        }
+        Slot::Leaf(leaf) => match leaf.changes().and_then(|of| LeafChange::between(graph, leaf, of, depth)) {
+            Some(change) => NodeContent::Change(change),
+            None => {
+                let entry =
+                    |(key, event): &(_, _)| EntryRecord { event: *event, path: graph.keys().two_digits(*key, depth) };
+                let mut entries: Vec<EntryRecord> = leaf.entries().iter().map(entry).collect();
+                entries.sort_unstable();
+                NodeContent::Leaf(entries)
+            }
+        },
         Slot::Branch(branch) => {
             let mut children = [None; CHILDREN];
             for (number, child) in children.iter_mut().zip(branch.children()) {
                 number_below(graph, child, depth + 1, numbers, records)?;
                 *number = child.number();
             }
-            NodeContent::Branch { len: u32::try_from(slot.len()).ok()?, children }
+            NodeContent::Branch { children }
         }
     };
+    let root_check = if depth == 0 { Some(root_check(graph, slot)?) } else { None };
     let number = numbers.give()?;
     slot.set_number(number);
-    records.push((number, NodeRecord { fingerprint, content }));
+    records.push((number, NodeRecord { root_check, content }));
     Some(())
+}
+
+/// Returns the beginning of a root's fingerprint; `None` for an empty one.
+fn root_check(graph: &EventGraph, root: &Slot) -> Option<RootCheck> {
+    root.fingerprint(graph, 0)?.0.first_chunk().copied()
 }
 
 /// Loaded nodes, shared between the states of a room that are loaded with the same cache.
@@ -171,24 +222,25 @@ impl NodeCache {
     }
 }
 
-/// Loads a state from its records, in rounds, one for each level of the tree.
+/// Loads a state from its records, in rounds: one for each level of the tree, and one for leaves that others are changes of.
 ///
 /// Whoever runs it reads what [`wanted`](Self::wanted) says and hands it to [`supply`](Self::supply), until nothing is wanted.
-/// Every node is checked against its fingerprint.
+/// The root's fingerprint covers all nodes of the state, so damage to any of them is noticed.
 #[derive(Debug)]
 pub struct StateLoader {
     root: Option<NodeIndex>,
     wanted: Vec<NodeIndex>,
-    /// What was supplied; with a branch's number come those of its children before it.
+    /// How deep each of them stands.
+    depths: Vec<usize>,
+    /// What was supplied; with a node's number come those that it names before it.
     supplied: BTreeMap<NodeIndex, (usize, NodeRecord)>,
-    depth: usize,
 }
 
 impl StateLoader {
     /// Begins to load the state with this root, `None` for the empty state.
     pub fn new(root: Option<NodeIndex>, cache: &NodeCache) -> Self {
-        let mut loader = Self { root, wanted: Vec::new(), supplied: BTreeMap::new(), depth: 0 };
-        loader.want(root.into_iter().collect(), cache);
+        let mut loader = Self { root, wanted: Vec::new(), depths: Vec::new(), supplied: BTreeMap::new() };
+        loader.want(root.map(|root| (root, 0)).into_iter().collect(), cache);
         loader
     }
 
@@ -205,15 +257,19 @@ impl StateLoader {
     pub fn supply(&mut self, records: Vec<Option<NodeRecord>>, cache: &NodeCache) -> Result<(), UnusableNode> {
         let mut next = Vec::new();
         let mut records = records.into_iter();
-        for number in std::mem::take(&mut self.wanted) {
+        let depths = std::mem::take(&mut self.depths);
+        for (number, depth) in std::mem::take(&mut self.wanted).into_iter().zip(depths) {
             let record = records.next().flatten().ok_or(UnusableNode::Missing(number))?;
             record.check_form(number)?;
-            if let NodeContent::Branch { children, .. } = &record.content {
-                next.extend(children.iter().flatten());
+            match &record.content {
+                NodeContent::Leaf(_) => {}
+                NodeContent::Change(change) => next.push((change.of, depth)),
+                NodeContent::Branch { children } => {
+                    next.extend(children.iter().flatten().map(|child| (*child, depth + 1)));
+                }
             }
-            self.supplied.insert(number, (self.depth, record));
+            self.supplied.insert(number, (depth, record));
         }
-        self.depth += 1;
         self.want(next, cache);
         Ok(())
     }
@@ -222,33 +278,39 @@ impl StateLoader {
     ///
     /// # Errors
     ///
-    /// When something is still wanted, a node names what is no state event of the graph, or it is not what its fingerprint says.
+    /// When something is still wanted, a node names what is no state event of the graph, or the root is not what its fingerprint
+    /// says.
     pub fn finish(self, graph: &EventGraph, cache: &mut NodeCache) -> Result<StateMap, UnusableNode> {
         for (number, (depth, record)) in self.supplied {
+            let corrupt = || UnusableNode::Corrupt(number);
             let slot = match record.content {
-                NodeContent::Leaf(entries) => {
-                    let mut held = Vec::with_capacity(entries.len());
-                    for EntryRecord { event, .. } in entries {
-                        let key = (event.as_usize() < graph.len()).then(|| graph.key(event)).flatten();
-                        held.push((key.ok_or(UnusableNode::NoStateEvent(event))?, event));
+                NodeContent::Leaf(entries) => leaf_of(graph, entries, None)?,
+                NodeContent::Change(change) => {
+                    let of = cache.0.get(&change.of).ok_or(UnusableNode::Missing(change.of))?;
+                    // Only a leaf that is stored whole is changed.
+                    let Slot::Leaf(of) = of else { return Err(corrupt()) };
+                    if of.changes().is_some() {
+                        return Err(corrupt());
                     }
+                    let mut held: Vec<_> =
+                        of.entries().iter().map(|(_, event)| EntryRecord { event: *event, path: 0 }).collect();
                     held.sort_unstable();
-                    held.dedup_by_key(|(key, _)| *key);
-                    Slot::of_entries(graph.keys(), held, depth)
+                    let entries = change.entries(&held).ok_or_else(corrupt)?;
+                    leaf_of(graph, entries, Some(Arc::clone(of)))?
                 }
-                NodeContent::Branch { children, len } => {
+                NodeContent::Branch { children } => {
                     let mut slots: [Slot; CHILDREN] = Default::default();
                     for (slot, child) in slots.iter_mut().zip(children) {
                         let Some(child) = child else { continue };
                         *slot = cache.0.get(&child).ok_or(UnusableNode::Missing(child))?.clone();
                     }
                     Slot::of_loaded_children(slots)
-                        .filter(|slot| slot.len() == len as usize)
-                        .ok_or(UnusableNode::Corrupt(number))?
                 }
             };
-            if slot.fingerprint(graph, depth) != Some(record.fingerprint) {
-                return Err(UnusableNode::Corrupt(number));
+            let slot = slot.ok_or_else(corrupt)?;
+            let check = if depth == 0 { root_check(graph, &slot) } else { None };
+            if record.root_check != check {
+                return Err(corrupt());
             }
             slot.set_number(number);
             cache.0.insert(number, slot);
@@ -261,10 +323,26 @@ impl StateLoader {
         })
     }
 
-    fn want(&mut self, mut numbers: Vec<NodeIndex>, cache: &NodeCache) {
-        numbers.retain(|number| !cache.0.contains_key(number) && !self.supplied.contains_key(number));
-        numbers.sort_unstable();
-        numbers.dedup();
-        self.wanted = numbers;
+    fn want(&mut self, mut nodes: Vec<(NodeIndex, usize)>, cache: &NodeCache) {
+        nodes.retain(|(number, _)| !cache.0.contains_key(number) && !self.supplied.contains_key(number));
+        nodes.sort_unstable();
+        nodes.dedup_by_key(|(number, _)| *number);
+        (self.wanted, self.depths) = nodes.into_iter().unzip();
     }
+}
+
+/// Returns the leaf of these entries; `None` if it can't be one.
+fn leaf_of(
+    graph: &EventGraph,
+    entries: Vec<EntryRecord>,
+    changes: Option<Arc<Leaf>>,
+) -> Result<Option<Slot>, UnusableNode> {
+    let mut held = Vec::with_capacity(entries.len());
+    for EntryRecord { event, .. } in entries {
+        let key = (event.as_usize() < graph.len()).then(|| graph.key(event)).flatten();
+        held.push((key.ok_or(UnusableNode::NoStateEvent(event))?, event));
+    }
+    held.sort_unstable();
+    held.dedup_by_key(|(key, _)| *key);
+    Ok(Slot::of_loaded_entries(held, changes))
 }

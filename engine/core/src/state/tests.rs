@@ -258,23 +258,176 @@ fn missing_forged_and_foreign_nodes_are_refused() {
     let right = records.nodes.remove(&leaf).unwrap();
     assert_eq!(load(&mut records, &graph), Err(UnusableNode::Missing(leaf)));
     let NodeContent::Leaf(entries) = &right.content else { panic!("the first node is a leaf") };
-    let mut forge = |content: NodeContent| {
-        records.nodes.insert(leaf, NodeRecord { content, ..right.clone() });
+    let mut forge = |root_check: Option<RootCheck>, content: NodeContent| {
+        records.nodes.insert(leaf, NodeRecord { root_check, content });
         load(&mut records, &graph)
     };
-    // One entry less, another event at a key, no entries, itself as a child, too few entries for a branch.
+    // One entry less, another event at a key: both could be, but the root tells.
     let another = EventIndex::from_number(entries[0].event.number() + KEYS).unwrap();
     let replaced = EntryRecord { event: another, ..entries[0] };
-    for content in [
-        NodeContent::Leaf(entries[1..].to_vec()),
-        NodeContent::Leaf([&[replaced], &entries[1..]].concat()),
-        NodeContent::Leaf(vec![]),
-        NodeContent::Branch { len: 65, children: [Some(leaf); 16] },
-        NodeContent::Branch { len: 0, children: [None; 16] },
-    ] {
-        assert_eq!(forge(content.clone()), Err(UnusableNode::Corrupt(leaf)), "{content:?}");
+    for entries in [entries[1..].to_vec(), [&[replaced], &entries[1..]].concat()] {
+        assert_eq!(forge(None, NodeContent::Leaf(entries)), Err(UnusableNode::Corrupt(root.unwrap())));
     }
-    assert_eq!(forge(NodeContent::Leaf(entries.clone())), Ok(500));
+    // No entries, itself as a child, too few entries for a branch, a change of itself.
+    let change = LeafChange { of: leaf, replaced: vec![], added: vec![] };
+    for content in [
+        NodeContent::Leaf(vec![]),
+        NodeContent::Branch { children: [Some(leaf); 16] },
+        NodeContent::Branch { children: [None; 16] },
+        NodeContent::Change(change),
+    ] {
+        assert_eq!(forge(None, content.clone()), Err(UnusableNode::Corrupt(leaf)), "{content:?}");
+    }
+    // What is no root has no fingerprint.
+    assert_eq!(forge(Some([0; 4]), right.content.clone()), Err(UnusableNode::Corrupt(leaf)));
+    assert_eq!(forge(None, right.content.clone()), Ok(500));
+    // And a root has its own.
+    let root = root.unwrap();
+    let right = records.nodes[&root].clone();
+    for root_check in [None, right.root_check.map(|check| [check[0], check[1], check[2], !check[3]])] {
+        records.nodes.insert(root, NodeRecord { root_check, content: right.content.clone() });
+        assert_eq!(load(&mut records, &graph), Err(UnusableNode::Corrupt(root)));
+    }
+}
+
+/// The leaf of a state that has no more entries than one has.
+fn only_leaf<'a>(records: &'a Records, state: &StateMap) -> &'a NodeContent {
+    &records.nodes[&state.root_number().unwrap()].content
+}
+
+#[test]
+fn a_leaf_is_stored_as_a_change_of_a_whole_one_until_a_quarter_differs() {
+    let graph = graph();
+    let mut records = Records::default();
+    let whole = state(&graph, 0..40);
+    records.put(&graph, &whole);
+    let mut last = whole.clone();
+    for count in 1..=25 {
+        // Two of three replace, one adds.
+        last = if count % 3 == 0 { with(&graph, &last, 40 + count) } else { with(&graph, &last, KEYS + count) };
+        assert_eq!(records.put(&graph, &last), 1);
+        let changed = count as usize;
+        match only_leaf(&records, &last) {
+            NodeContent::Change(LeafChange { of, replaced, added }) => {
+                assert!(changed * 4 <= last.len(), "{changed} changes");
+                assert_eq!((Some(*of), added.len()), (whole.root_number(), changed / 3), "always of the whole one");
+                assert_eq!(replaced.len() + added.len(), changed);
+            }
+            NodeContent::Leaf(entries) => {
+                assert_eq!(entries.len(), last.len());
+                assert!(changed * 4 > last.len(), "{changed} changes");
+                // From here on it is this one that is changed.
+                let next = with(&graph, &last, KEYS + 39);
+                records.put(&graph, &next);
+                let NodeContent::Change(change) = only_leaf(&records, &next) else { panic!("a change") };
+                assert_eq!((Some(change.of), change.replaced.len()), (last.root_number(), 1));
+                // One whose key is gone is whole.
+                let less = without(&graph, &next, 3);
+                records.put(&graph, &less);
+                assert!(
+                    matches!(only_leaf(&records, &less), NodeContent::Leaf(entries) if entries.len() == less.len())
+                );
+                return;
+            }
+            NodeContent::Branch { .. } => panic!("a leaf"),
+        }
+    }
+    panic!("none was stored whole");
+}
+
+/// What is changed need not be a state that anybody has: it is loaded with the change, and what follows refers to it.
+#[test]
+fn a_loaded_change_goes_on_as_the_one_that_never_left_the_memory() {
+    let graph = graph();
+    for count in [40, 500] {
+        let mut records = Records::default();
+        let base = state(&graph, 0..count);
+        records.put(&graph, &base);
+        let numbered = base.root_number().map_or(0, |root| root.number() + 1);
+        let changed = (0..3).fold(base, |state, number| {
+            let next = with(&graph, &state, KEYS + number);
+            records.put(&graph, &next);
+            next
+        });
+        let changes = |records: &Records| {
+            records.nodes.values().filter(|node| matches!(node.content, NodeContent::Change(_))).count()
+        };
+        assert_eq!(changes(&records), 3);
+        let loaded = records.load(&graph, changed.root_number(), &mut NodeCache::default()).unwrap();
+        assert_eq!(State::new(&graph, &loaded), State::new(&graph, &changed));
+        let next = |state: &StateMap| {
+            let mut numbers = NodeNumbers::after(1_000_000 + numbered);
+            let mut records = Vec::new();
+            with(&graph, state, KEYS + 5).number_nodes(&graph, &mut numbers, &mut records).unwrap();
+            records
+        };
+        assert_eq!(next(&loaded), next(&changed));
+        assert!(matches!(&next(&loaded)[0].1.content, NodeContent::Change(change) if change.of.number() < numbered));
+    }
+}
+
+#[test]
+fn damage_to_a_leaf_that_others_are_changes_of_is_noticed() {
+    let graph = graph();
+    let mut records = Records::default();
+    let whole = state(&graph, 0..500);
+    records.put(&graph, &whole);
+    let first = records.numbers.given();
+    let changed = with(&graph, &whole, KEYS);
+    records.put(&graph, &changed);
+    let load = |records: &mut Records, state: &StateMap, cache: &mut NodeCache| {
+        records.load(&graph, state.root_number(), cache).map(|state| state.len())
+    };
+    let (leaf, right) = records.nodes.range(NodeIndex::from_number(first).unwrap()..).next().unwrap();
+    let (leaf, right) = (*leaf, right.clone());
+    let NodeContent::Change(change) = &right.content else { panic!("a change") };
+    let of = change.of;
+    let right_of = records.nodes[&of].clone();
+    let NodeContent::Leaf(entries) = &right_of.content else { panic!("a leaf") };
+    // Another event at a key of which the change says nothing.
+    let place = (0..entries.len()).find(|place| usize::from(change.replaced[0].1) != *place).unwrap();
+    let mut forged = entries.clone();
+    forged[place].event = EventIndex::from_number(forged[place].event.number() + KEYS).unwrap();
+    records.nodes.insert(of, NodeRecord { content: NodeContent::Leaf(forged), ..right_of.clone() });
+    let mut shared = NodeCache::default();
+    for state in [&changed, &whole] {
+        let corrupt = Err(UnusableNode::Corrupt(state.root_number().unwrap()));
+        assert_eq!(load(&mut records, state, &mut NodeCache::default()), corrupt);
+        assert_eq!(load(&mut records, state, &mut shared), corrupt, "with nodes that were loaded with another state");
+    }
+    records.nodes.remove(&of);
+    assert_eq!(load(&mut records, &changed, &mut NodeCache::default()), Err(UnusableNode::Missing(of)));
+    records.nodes.insert(of, right_of.clone());
+    assert_eq!(load(&mut records, &changed, &mut NodeCache::default()), Ok(500));
+
+    // A change of a branch, a place that is not there, more entries than a leaf has.
+    let branch = whole.root_number().unwrap();
+    let added = (500..550).map(|number| EntryRecord { event: index(&graph, number), path: 0 }).collect();
+    let (event, _) = change.replaced[0];
+    let out_of_it = u8::try_from(entries.len()).unwrap();
+    let forged = [
+        LeafChange { of: branch, ..change.clone() },
+        LeafChange { replaced: vec![(event, out_of_it)], ..change.clone() },
+        LeafChange { added, ..change.clone() },
+    ];
+    for change in forged {
+        records.nodes.insert(leaf, NodeRecord { content: NodeContent::Change(change), ..right.clone() });
+        let error = load(&mut records, &changed, &mut NodeCache::default()).unwrap_err();
+        assert!(matches!(error, UnusableNode::Corrupt(_)), "{error}");
+    }
+    // A change of a change.
+    records.nodes.insert(leaf, right.clone());
+    // In the same leaf.
+    let alike = entries.iter().map(|entry| entry.event.number()).find(|number| *number > 0).unwrap();
+    let again = with(&graph, &changed, KEYS + alike);
+    let number = records.numbers.given();
+    records.put(&graph, &again);
+    let number = NodeIndex::from_number(number).unwrap();
+    assert!(matches!(records.nodes[&number].content, NodeContent::Change(_)));
+    assert_eq!(load(&mut records, &again, &mut NodeCache::default()), Ok(500));
+    let content = NodeContent::Change(LeafChange { of: leaf, ..change.clone() });
+    records.nodes.insert(number, NodeRecord { root_check: None, content });
+    assert_eq!(load(&mut records, &again, &mut NodeCache::default()), Err(UnusableNode::Corrupt(number)));
 }
 
 #[test]

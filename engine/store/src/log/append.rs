@@ -474,12 +474,13 @@ impl Projected {
             batch.put_record(key::event_facts(room, event.index), &EventFactsRecord::of(&event.stored))?;
         }
         for (number, node) in &event.nodes {
-            batch.put_record(key::node(room, *number), &SnapshotNodeRecord::of(node))?;
+            batch.put_record(key::node(room, *number), &SnapshotNodeRecord::of(*number, node))?;
         }
         if let Some(extremities) = &event.forward_extremities {
             let record = ExtremitiesRecord {
                 forward_extremities: extremities.iter().map(ToString::to_string).collect(),
                 current_state: event.current_state.map(NodeIndex::number),
+                fingerprint: event.current_state_fingerprint.0,
                 create: event.create.map(EventIndex::number),
             };
             batch.put_record(key::room(room), &record)?;

@@ -138,7 +138,7 @@ impl<'l> Collection<'l> {
         Ok(match page.next {
             Some(cursor) => Stage::Mark(scan.after(&cursor)),
             None => {
-                self.collected.kept = self.walk.visited().len();
+                self.collected.kept = self.walk.needed();
                 Stage::Sweep(Scan::new(Keyspace::SnapshotNodes, self.nodes()).items(PAGE))
             }
         })
@@ -170,7 +170,7 @@ impl<'l> Collection<'l> {
         let mut batch = Batch::new();
         let mut run: Vec<Bytes> = Vec::new();
         for (key, value) in &page.items {
-            if self.walk.visited().contains(key::node_number(key)?) {
+            if self.walk.needs(key::node_number(key)?) {
                 delete_run(&mut batch, &mut run);
                 continue;
             }

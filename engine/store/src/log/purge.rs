@@ -475,7 +475,8 @@ impl History<'_> {
                 Some(NodeContent::Leaf(entries)) => entries.iter().for_each(|entry| {
                     kept.insert(entry.event.number());
                 }),
-                Some(NodeContent::Branch { .. }) => {}
+                // The walk gives leaves whole.
+                Some(NodeContent::Change(_) | NodeContent::Branch { .. }) => {}
                 None => missing = Some(number),
             };
             walk.visit(self.log, roots, on_node).await?;

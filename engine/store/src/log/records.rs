@@ -7,10 +7,10 @@ use ravel_core::{
     id::{EventId, KeyId, ServerName},
     room::{Arrival, Check, Outcome, PersistEvent, Place, RecordedReason},
     room_version::RoomVersion,
-    state::{EntryRecord, Fingerprint, NodeContent, NodeIndex, NodeRecord},
+    state::{EntryRecord, LeafChange, NodeContent, NodeIndex, NodeRecord, RootCheck},
 };
 
-use super::{LogError, event_facts::EventFactsRecord, purged_event::PurgedEventRecord};
+use super::{LogError, event_facts::EventFactsRecord, packed, purged_event::PurgedEventRecord};
 use crate::{Batch, Keyspace, Record, StoreError, codec};
 
 /// How far the log reaches. Stored under one key, and compared by every append: of two writers one fails.
@@ -450,25 +450,29 @@ pub(super) struct ReasonRecord {
     sentence: String,
 }
 
-/// A node of the states' trees, by room and number. Numbers have four bytes each here: what bincode makes of a large one has five.
+/// A node of the states' trees, by room and number: the beginning of a root's fingerprint, and what is below.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) enum SnapshotNodeRecord {
-    /// For each entry the number of its event and the first digits of its key's path.
-    Leaf { fingerprint: [u8; 32], entries: Vec<[u8; 8]> },
+pub(super) struct SnapshotNodeRecord {
+    pub(super) root_check: Option<RootCheck>,
+    pub(super) content: NodeContentRecord,
+}
+
+/// What is below a node. Numbers of events are [packed](super::packed), those of nodes have four bytes each: most of a branch's
+/// are those of the branch that it follows, which a compressor finds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) enum NodeContentRecord {
+    /// The events' numbers, each but the first as the difference from the one before it; then the entries' digits.
+    Leaf(Vec<u8>),
+    /// How far the number of the changed leaf is below this one's; what replaces entries, and entries beside them: each as in a
+    /// leaf, with places in place of digits first.
+    Change { back: u32, replaced: Vec<u8>, added: Vec<u8> },
     /// The numbers of the children that are there, in order.
-    Branch { fingerprint: [u8; 32], len: u32, bitmap: u16, children: Vec<[u8; 4]> },
+    Branch { bitmap: u16, children: Vec<[u8; 4]> },
 }
 
 impl Record for SnapshotNodeRecord {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const KEYSPACE: Keyspace = Keyspace::SnapshotNodes;
-}
-
-impl SnapshotNodeRecord {
-    pub(super) fn fingerprint(&self) -> Fingerprint {
-        let (Self::Leaf { fingerprint, .. } | Self::Branch { fingerprint, .. }) = self;
-        Fingerprint(*fingerprint)
-    }
 }
 
 /// Where a room stands, by room.
@@ -477,12 +481,14 @@ pub(super) struct ExtremitiesRecord {
     pub(super) forward_extremities: Vec<String>,
     /// The root of the current state, if that is not empty.
     pub(super) current_state: Option<u32>,
+    /// The fingerprint of the current state.
+    pub(super) fingerprint: [u8; 32],
     /// The number of the create event.
     pub(super) create: Option<u32>,
 }
 
 impl Record for ExtremitiesRecord {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const KEYSPACE: Keyspace = Keyspace::Extremities;
 }
 
@@ -535,39 +541,33 @@ impl ReasonRecord {
 }
 
 impl SnapshotNodeRecord {
-    pub(super) fn of(node: &NodeRecord) -> Self {
-        let fingerprint = node.fingerprint.0;
-        match &node.content {
-            NodeContent::Leaf(entries) => {
-                let entries = entries.iter().map(|EntryRecord { event, path_prefix }| {
-                    let mut bytes = [0; 8];
-                    let (number, path) = bytes.split_at_mut(4);
-                    number.copy_from_slice(&event.number().to_be_bytes());
-                    path.copy_from_slice(&path_prefix.to_be_bytes());
-                    bytes
-                });
-                Self::Leaf { fingerprint, entries: entries.collect() }
-            }
-            NodeContent::Branch { len, children } => Self::Branch {
-                fingerprint,
-                len: *len,
+    pub(super) fn of(number: NodeIndex, node: &NodeRecord) -> Self {
+        let content = match &node.content {
+            NodeContent::Leaf(entries) => NodeContentRecord::Leaf(pack_entries(entries)),
+            NodeContent::Change(LeafChange { of, replaced, added }) => NodeContentRecord::Change {
+                // The other one was there before.
+                back: number.number().saturating_sub(of.number()),
+                replaced: packed::pack(replaced.iter().map(|(event, place)| (event.number(), *place))),
+                added: pack_entries(added),
+            },
+            NodeContent::Branch { children } => NodeContentRecord::Branch {
                 bitmap: children.iter().rev().fold(0, |bitmap, child| bitmap << 1 | u16::from(child.is_some())),
                 children: children.iter().flatten().map(|child| child.number().to_be_bytes()).collect(),
             },
-        }
+        };
+        Self { root_check: node.root_check, content }
     }
 
-    pub(super) fn into_node(self) -> Option<NodeRecord> {
-        let (fingerprint, content) = match self {
-            Self::Leaf { fingerprint, entries } => {
-                let entries = entries.into_iter().map(|bytes| {
-                    let (number, path) = (bytes.first_chunk()?, bytes.last_chunk()?);
-                    let event = EventIndex::from_number(u32::from_be_bytes(*number))?;
-                    Some(EntryRecord { event, path_prefix: u32::from_be_bytes(*path) })
-                });
-                (fingerprint, NodeContent::Leaf(entries.collect::<Option<_>>()?))
-            }
-            Self::Branch { fingerprint, len, bitmap, children } => {
+    /// Returns the node with a number; `None` if it can't be one.
+    pub(super) fn into_node(self, number: NodeIndex) -> Option<NodeRecord> {
+        let content = match self.content {
+            NodeContentRecord::Leaf(entries) => NodeContent::Leaf(unpack_entries(&entries)?),
+            NodeContentRecord::Change { back, replaced, added } => NodeContent::Change(LeafChange {
+                of: NodeIndex::from_number(number.number().checked_sub(back)?)?,
+                replaced: packed::unpack(&replaced, |event, place| Some((EventIndex::from_number(event)?, place)))?,
+                added: unpack_entries(&added)?,
+            }),
+            NodeContentRecord::Branch { bitmap, children } => {
                 let mut numbers = children.into_iter().map(|bytes| NodeIndex::from_number(u32::from_be_bytes(bytes)));
                 let mut children = [None; 16];
                 for (_, child) in children.iter_mut().enumerate().filter(|(digit, _)| bitmap >> digit & 1 == 1) {
@@ -576,11 +576,19 @@ impl SnapshotNodeRecord {
                 if numbers.next().is_some() {
                     return None;
                 }
-                (fingerprint, NodeContent::Branch { len, children })
+                NodeContent::Branch { children }
             }
         };
-        Some(NodeRecord { fingerprint: Fingerprint(fingerprint), content })
+        Some(NodeRecord { root_check: self.root_check, content })
     }
+}
+
+fn pack_entries(entries: &[EntryRecord]) -> Vec<u8> {
+    packed::pack(entries.iter().map(|entry| (entry.event.number(), entry.path)))
+}
+
+fn unpack_entries(bytes: &[u8]) -> Option<Vec<EntryRecord>> {
+    packed::unpack(bytes, |event, path| Some(EntryRecord { event: EventIndex::from_number(event)?, path }))
 }
 
 /// The keys. Numbers are big endian, so that keys sort as numbers do.

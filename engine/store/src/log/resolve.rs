@@ -105,7 +105,7 @@ impl Reader<'_> {
         let keys: Vec<Bytes> = numbers.iter().map(|number| key::node(self.room, *number)).collect();
         let records = self.many::<SnapshotNodeRecord>(keys.clone()).await?;
         for ((number, key), record) in numbers.into_iter().zip(&keys).zip(records) {
-            let node = record.and_then(SnapshotNodeRecord::into_node);
+            let node = record.and_then(|record| record.into_node(number));
             let node = node.ok_or_else(|| missing::<SnapshotNodeRecord>(key))?;
             let bad = |source| LogError::BadSnapshot { room_id: self.room_id.clone(), source };
             states.supply_node(number, node).map_err(bad)?;

@@ -13,10 +13,7 @@ use ravel_core::{
 
 use super::{
     EventLog, LogError,
-    records::{
-        ArrivalRecord, EventRecord, ExtremitiesRecord, LogEntry, RoomRecord, SnapshotNodeRecord, StatesRecord,
-        TimelineRecord, key,
-    },
+    records::{ArrivalRecord, EventRecord, ExtremitiesRecord, LogEntry, RoomRecord, StatesRecord, TimelineRecord, key},
     replay::restore,
 };
 use crate::{GET_KEYS_MAX, KeyRange, Keyspace, Scan, StoreError, StoreExt, codec};
@@ -197,7 +194,7 @@ impl EventLog {
         Ok(self.room(room_id)?.map(|record| record.number))
     }
 
-    /// Returns the fingerprint of a room's current state, `None` if the room is not there. Costs two look-ups.
+    /// Returns the fingerprint of a room's current state, `None` if the room is not there. Costs a look-up.
     ///
     /// # Errors
     ///
@@ -205,10 +202,7 @@ impl EventLog {
     pub async fn current_state_fingerprint(&self, room_id: &RoomId) -> Result<Option<Fingerprint>, LogError> {
         let Some(RoomRecord { number, .. }) = self.room(room_id)? else { return Ok(None) };
         let extremities = self.store.get_record::<ExtremitiesRecord>(key::room(number)).await?;
-        let root = extremities.and_then(|room| room.current_state).and_then(NodeIndex::from_number);
-        let Some(root) = root else { return Ok(Some(Fingerprint::of_empty())) };
-        let node = self.store.get_record::<SnapshotNodeRecord>(key::node(number, root)).await?;
-        Ok(node.map(|node| node.fingerprint()))
+        Ok(Some(extremities.map_or_else(Fingerprint::of_empty, |extremities| Fingerprint(extremities.fingerprint))))
     }
 
     /// Returns the sequence number of a room's last event before `position`, `None` if it has none.
@@ -469,7 +463,8 @@ impl EventLog {
         Ok(())
     }
 
-    /// Loads a state, reading the nodes that `cache` lacks in one look-up for each level of the tree.
+    /// Loads a state, reading the nodes that `cache` lacks in one look-up for each level of the tree and one for leaves that others
+    /// are changes of.
     async fn load_state(
         &self,
         room: &Room,
@@ -480,19 +475,7 @@ impl EventLog {
         let bad = |source| LogError::BadSnapshot { room_id: room.room_id().clone(), source };
         let mut loader = StateLoader::new(root.and_then(NodeIndex::from_number), cache);
         while !loader.wanted().is_empty() {
-            let keys: Vec<Bytes> = loader.wanted().iter().map(|node| key::node(number, *node)).collect();
-            let mut records = Vec::with_capacity(keys.len());
-            for keys in keys.chunks(GET_KEYS_MAX) {
-                for (key, value) in keys.iter().zip(self.store.get_many(Keyspace::SnapshotNodes, keys).await?) {
-                    let Some(value) = value else {
-                        records.push(None);
-                        continue;
-                    };
-                    let node = codec::decode::<SnapshotNodeRecord>(key, &value)?.into_node();
-                    let corrupt = || StoreError::corrupt(Keyspace::SnapshotNodes, key, "a leaf or a branch");
-                    records.push(Some(node.ok_or_else(corrupt)?));
-                }
-            }
+            let records = self.nodes(number, loader.wanted()).await?;
             loader.supply(records, cache).map_err(bad)?;
         }
         loader.finish(room.graph(), cache).map_err(bad)

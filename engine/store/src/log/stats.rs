@@ -144,7 +144,7 @@ impl EventLog {
             states.add(self, extremities.current_state).await?;
         }
         self.count_timeline(room, &mut states, &mut stats).await?;
-        (stats.snapshots, stats.nodes) = (states.roots.len(), states.walk.visited().len() - states.missing);
+        (stats.snapshots, stats.nodes) = (states.roots.len(), states.walk.needed() - states.missing);
         stats.shared_nodes = states.shared.len();
         for keyspace in [Keyspace::Events, Keyspace::EventFacts, Keyspace::SnapshotNodes] {
             let mut scan = Some(Scan::new(keyspace, KeyRange::prefix(key::room(room))).items(PAGE));
@@ -153,7 +153,7 @@ impl EventLog {
                 scan = page.next.as_ref().map(|cursor| asked.after(cursor));
                 for (key, value) in &page.items {
                     stats.count_bytes(keyspace, key, value);
-                    if keyspace == Keyspace::SnapshotNodes && !states.walk.visited().contains(key::node_number(key)?) {
+                    if keyspace == Keyspace::SnapshotNodes && !states.walk.needs(key::node_number(key)?) {
                         stats.unreferenced_nodes += 1;
                     }
                 }
@@ -248,10 +248,10 @@ impl States {
         };
         refer(root);
         let on_node = |_, node: Option<&NodeRecord>| match node.map(|node| &node.content) {
-            Some(NodeContent::Branch { children, .. }) => {
+            Some(NodeContent::Branch { children }) => {
                 children.iter().flatten().for_each(|child| refer(child.number()));
             }
-            Some(NodeContent::Leaf(_)) => {}
+            Some(NodeContent::Leaf(_) | NodeContent::Change(_)) => {}
             None => *missing += 1,
         };
         walk.visit(log, [root], on_node).await

@@ -28,9 +28,9 @@ use ravel_core::{
 use super::{
     BATCH_BYTES, EventLog, Finding, LOG_PAGE, LogError, PROJECTIONS, StoredResolution,
     records::{
-        ArrivalRecord, EventRecord, ExtremitiesRecord, FactRecord, Head, LogEntry, OtherDatabase, PlaceRecord,
-        ProjectedTo, PurgeRecord, ReasonRecord, RoomRecord, ServerKeyRecord, SnapshotNodeRecord, StandingRecord,
-        StatesRecord, TimelineRecord, key, outcome_from_byte,
+        ArrivalRecord, EventRecord, ExtremitiesRecord, FactRecord, Head, LogEntry, NodeContentRecord, OtherDatabase,
+        PlaceRecord, ProjectedTo, PurgeRecord, ReasonRecord, RoomRecord, ServerKeyRecord, SnapshotNodeRecord,
+        StandingRecord, StatesRecord, TimelineRecord, key, outcome_from_byte,
     },
 };
 use crate::{
@@ -576,8 +576,8 @@ fn damage_of_projections_is_found_and_mended() {
             let (node, _) = rooms[0].judged[1].nodes.first().unwrap();
             batch.delete(Keyspace::SnapshotNodes, key::node(0, *node));
             let (node, _) = rooms[1].judged[1].nodes.first().unwrap();
-            let record =
-                SnapshotNodeRecord::Branch { fingerprint: [1; 32], len: 65, bitmap: 3, children: vec![[0; 4]; 2] };
+            let content = NodeContentRecord::Branch { bitmap: 3, children: vec![[0; 4]; 2] };
+            let record = SnapshotNodeRecord { root_check: None, content };
             batch.put_record(key::node(1, *node), &record).unwrap();
         },
         &[
@@ -592,8 +592,9 @@ fn damage_of_projections_is_found_and_mended() {
     );
     check_damage(
         |batch, _| {
+            let forward_extremities = vec!["$x".into()];
             let record =
-                ExtremitiesRecord { forward_extremities: vec!["$x".into()], current_state: Some(1), create: None };
+                ExtremitiesRecord { forward_extremities, current_state: Some(1), fingerprint: [0; 32], create: None };
             batch.put_record(key::room(0), &record).unwrap();
             batch.delete(Keyspace::Extremities, key::room(1));
         },
@@ -772,10 +773,10 @@ fn the_bytes_of_every_record_are_as_documented() {
     }
     let place = PlaceRecord::Placed { arrival: ArrivalRecord::New, given_state: Some(vec![1, 300]), outlier: Some(7) };
     check(&event_at(None, place), "01 01 01 02 2465 02 7b7d 01 00 02 00 01 02 01 fb2c01 01 07");
-    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 04 01 01 02 02");
+    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 04 01 01 03 03");
     let mut purged_twice = RoomRecord::new(1, RoomVersion::V12, 7);
     purged_twice.purges = vec![8, 300];
-    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 04 01 01 02 02");
+    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 04 01 01 03 03");
     check(&LogEntry::HistoryPurged { room: 1, before: 300, extremities: vec![7] }, "01 03 01 fb2c01 01 07");
     check(&LogEntry::RoomPurged { room: 1 }, "01 04 01");
     check(&LogEntry::Gone { room: 1 }, "01 05 01");
@@ -814,14 +815,20 @@ fn the_bytes_of_every_record_are_as_documented() {
         &TimelineRecord { outcome: 2, reason: Some(ReasonRecord::of(&reason)), ..timeline },
         "04 02 01 05 11 6a6f696e5f7768696c655f62616e6e6564 03 352e33 02 6e6f 00 00 00 01fb2c01 fb2d01 01 00 00 00",
     );
-    let leaf = SnapshotNodeRecord::Leaf { fingerprint: [8; 32], entries: vec![[0, 0, 1, 2, 3, 4, 5, 6]] };
-    check(&leaf, &format!("02 00 {eights} 01 00000102 03040506"));
-    let children = vec![[0, 0, 0, 7], [0, 0, 1, 0]];
-    let branch = SnapshotNodeRecord::Branch { fingerprint: [8; 32], len: 70, bitmap: 0x8001, children };
-    check(&branch, &format!("02 01 {eights} 46 fb0180 02 00000007 00000100"));
-    let extremities =
-        ExtremitiesRecord { forward_extremities: vec!["$e".into()], current_state: Some(8), create: Some(0) };
-    check(&extremities, "02 01 02 2465 01 08 01 00");
+    let node = |root_check, content| SnapshotNodeRecord { root_check, content };
+    let leaf = NodeContentRecord::Leaf(vec![0x83, 2, 1, 0x56, 0x78]);
+    check(&node(None, leaf), "03 00 00 05 8302 01 56 78");
+    let change = NodeContentRecord::Change { back: 300, replaced: vec![7, 0x10], added: vec![9, 0x56] };
+    check(&node(Some([1, 2, 3, 4]), change), "03 01 01020304 01 fb2c01 02 07 10 02 09 56");
+    let branch = NodeContentRecord::Branch { bitmap: 0x8001, children: vec![[0, 0, 0, 7], [0, 0, 1, 0]] };
+    check(&node(None, branch), "03 00 02 fb0180 02 00000007 00000100");
+    let extremities = ExtremitiesRecord {
+        forward_extremities: vec!["$e".into()],
+        current_state: Some(8),
+        fingerprint: [8; 32],
+        create: Some(0),
+    };
+    check(&extremities, &format!("03 01 02 2465 01 08 {eights} 01 00"));
 }
 
 #[test]
@@ -874,20 +881,28 @@ fn node_records_are_what_the_core_gives() {
     for number in 0..70 {
         last = room.event("@a:a", "org.example", Some(&number.to_string()), "{}", &[&last]);
     }
-    let (mut leaves, mut branches) = (0, 0);
-    for (_, node) in room.judged.iter().flat_map(|event| &event.nodes) {
+    let (mut leaves, mut changes, mut branches) = (0, 0, 0);
+    for (number, node) in room.judged.iter().flat_map(|event| &event.nodes) {
         match node.content {
             NodeContent::Leaf(_) => leaves += 1,
+            NodeContent::Change(_) => changes += 1,
             NodeContent::Branch { .. } => branches += 1,
         }
-        assert_eq!(SnapshotNodeRecord::of(node).into_node().as_ref(), Some(node));
+        assert_eq!(SnapshotNodeRecord::of(*number, node).into_node(*number).as_ref(), Some(node));
     }
-    assert!(leaves > 50 && branches > 2, "{leaves} {branches}");
-    let (fingerprint, len) = ([8; 32], 70);
-    for (bitmap, children) in [(1, vec![]), (1, vec![[0; 4]; 2]), (3, vec![[0; 4]]), (1, vec![[255; 4]])] {
-        let invalid = SnapshotNodeRecord::Branch { fingerprint, len, bitmap, children };
-        assert_eq!(invalid.clone().into_node(), None, "{invalid:?}");
+    assert!(leaves > 20 && changes > 40 && branches > 2, "{leaves} {changes} {branches}");
+    let branch = |(bitmap, children)| NodeContentRecord::Branch { bitmap, children };
+    let mut invalid: Vec<_> =
+        [(1, vec![]), (1, vec![[0; 4]; 2]), (3, vec![[0; 4]]), (1, vec![[255; 4]])].map(branch).into();
+    let none = Vec::new;
+    invalid.push(NodeContentRecord::Leaf(vec![255, 255, 255, 255, 15, 7]));
+    invalid.push(NodeContentRecord::Leaf(vec![7]));
+    // Of a node that would have a number below 0.
+    invalid.push(NodeContentRecord::Change { back: 9, replaced: none(), added: none() });
+    invalid.push(NodeContentRecord::Change { back: 1, replaced: vec![7], added: none() });
+    invalid.push(NodeContentRecord::Change { back: 1, replaced: none(), added: vec![7] });
+    for content in invalid {
+        let record = SnapshotNodeRecord { root_check: None, content };
+        assert_eq!(record.clone().into_node(NodeIndex::from_number(8).unwrap()), None, "{record:?}");
     }
-    let invalid = SnapshotNodeRecord::Leaf { fingerprint, entries: vec![[255; 8]] };
-    assert_eq!(invalid.into_node(), None);
 }

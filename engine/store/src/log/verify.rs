@@ -412,7 +412,7 @@ impl EventLog {
                         room.missing.push((*node_number, event_id.clone()));
                     }
                 }
-                Some(Some(stored)) if stored.clone().into_node().as_ref() != Some(node) => {
+                Some(Some(stored)) if stored != SnapshotNodeRecord::of(*node_number, node) => {
                     findings.push(find("a snapshot node differs"));
                 }
                 _ => {}
@@ -431,9 +431,12 @@ impl EventLog {
         let stored: Option<Option<ExtremitiesRecord>> = self.stored(key::room(number), expected, findings).await?;
         let forward_extremities: Vec<String> = room.forward_extremities().iter().map(ToString::to_string).collect();
         let current_state = room.current_state().map().root_number().map(NodeIndex::number);
+        let fingerprint = room.current_state().fingerprint().0;
         let create = room.graph().create().map(EventIndex::number);
         let right = match stored {
-            Some(Some(stored)) => stored == ExtremitiesRecord { forward_extremities, current_state, create },
+            Some(Some(stored)) => {
+                stored == ExtremitiesRecord { forward_extremities, current_state, fingerprint, create }
+            }
             Some(None) => forward_extremities.is_empty(),
             None => true,
         };

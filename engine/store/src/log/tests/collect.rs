@@ -160,6 +160,32 @@ fn a_missing_node_that_is_referred_to_is_an_error_and_nothing_is_deleted() {
     assert!(found.len() == 1 && found[0].ends_with("a snapshot node is missing"), "{found:?}");
 }
 
+/// So it is for a leaf that is needed only because others are changes of it.
+#[test]
+fn a_missing_leaf_that_others_are_changes_of_is_an_error_too() {
+    let room = branching_room("!r:a", 3);
+    let store = MemoryStore::new();
+    let log = open(&store);
+    room.append_to(&log).unwrap();
+    let nodes = room.judged.iter().flat_map(|event| &event.nodes);
+    let of = nodes.rev().find_map(|(_, node)| match &node.content {
+        NodeContent::Change(change) => Some(change.of),
+        _ => None,
+    });
+    let of = of.unwrap();
+    write(&store, |batch| {
+        batch.delete(Keyspace::SnapshotNodes, key::node(0, of));
+    });
+    let error = block_on(log.collect(room.room.room_id())).unwrap_err();
+    assert!(
+        matches!(&error, LogError::BadSnapshot { source: UnusableNode::Missing(node), .. } if *node == of),
+        "{error}"
+    );
+    block_on(log.load_room(room.room.room_id())).unwrap_err();
+    let found = findings(&store);
+    assert!(found.len() == 1 && found[0].ends_with("a snapshot node is missing"), "{found:?}");
+}
+
 /// A collection that began before a rebuild does not delete what the rebuild wrote.
 #[test]
 fn nothing_is_deleted_while_projections_are_computed_again() {

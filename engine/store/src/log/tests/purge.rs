@@ -1,6 +1,6 @@
 //! Purging history and whole rooms.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ravel_core::room::Remains;
 
@@ -103,6 +103,43 @@ fn check_purged(store: &MemoryStore, room: &TestRoom, before: usize) {
         }
         assert!(contents(&copy) == bytes, "copied {step} at a time");
     }
+}
+
+/// Leaves that are stored as changes of one that is in no state any more need it, but what it held is nobody's.
+#[test]
+fn a_leaf_that_others_are_changes_of_stays_without_its_events() {
+    let mut room = TestRoom::forked("!r:a");
+    let mut last = room.judged.last().unwrap().event.event_id.clone();
+    for number in 0..210 {
+        last = room.event("@a:a", "org.example", Some(&(number % 60).to_string()), "{}", &[&last]);
+    }
+    let before = room.judged.len() - 2;
+    let store = store_of(&[&room]);
+    purge(&open(&store), &room, before);
+    check_purged(&store, &room, before);
+
+    let nodes: BTreeMap<u32, &NodeContent> = room
+        .judged
+        .iter()
+        .flat_map(|event| &event.nodes)
+        .map(|(number, node)| (number.number(), &node.content))
+        .collect();
+    let (mut in_states, mut changed) = (BTreeSet::new(), BTreeSet::new());
+    let roots = room.judged[before..].iter().flat_map(|event| [event.state_before, event.state_after]);
+    let mut pending: Vec<u32> = roots.flatten().map(NodeIndex::number).collect();
+    while let Some(number) = pending.pop() {
+        in_states.insert(number);
+        match nodes[&number] {
+            NodeContent::Leaf(_) => {}
+            NodeContent::Change(change) => drop(changed.insert(change.of.number())),
+            NodeContent::Branch { children } => pending.extend(children.iter().flatten().map(|child| child.number())),
+        }
+    }
+    let only_changed: Vec<u32> = changed.difference(&in_states).copied().collect();
+    assert!(only_changed.len() > 3, "{only_changed:?}");
+    let stored = block_on(store.scan_all(Scan::prefix(Keyspace::SnapshotNodes, key::room(0)))).unwrap();
+    let stored: BTreeSet<u32> = stored.iter().map(|(key, _)| key::node_number(key).unwrap()).collect();
+    assert_eq!(stored, &in_states | &changed);
 }
 
 #[test]

@@ -118,7 +118,8 @@ fn damage_is_an_error() {
     assert!(no_node.contains("snapshot_nodes"), "{no_node}");
     let node_in_itself = check(&|batch, room| {
         let children = vec![root(room).number().to_be_bytes(); 16];
-        let record = SnapshotNodeRecord::Branch { fingerprint: [0; 32], len: 100, bitmap: 0xffff, children };
+        let content = NodeContentRecord::Branch { bitmap: 0xffff, children };
+        let record = SnapshotNodeRecord { root_check: None, content };
         batch.put_record(key::node(0, root(room)), &record).unwrap();
     });
     assert!(node_in_itself.contains("not what its fingerprint says"), "{node_in_itself}");
