@@ -6,6 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ravel_benches::{ROOMS, judged, recorded_room, verified};
 use ravel_core::{
+    id::EventId,
     resolve::{Silent, resolve},
     room::Room,
     state::StateMap,
@@ -14,8 +15,11 @@ use ravel_core::{
 /// The states after the prev events of every event that has several.
 fn merges(room: &Room) -> Vec<Vec<&StateMap>> {
     let with_several = room.events().filter(|(event, _)| event.prev_events.len() > 1);
-    let states = with_several.map(|(event, _)| event.prev_events.iter().filter_map(|prev| room.state_after(prev)));
-    states.map(|states| states.map(|state| state.map()).collect()).collect()
+    let states_after = |prev_events: &[EventId]| {
+        let states = prev_events.iter().filter_map(|prev| room.state_after(prev));
+        states.map(|state| state.map()).collect()
+    };
+    with_several.map(|(event, _)| states_after(&event.prev_events)).collect()
 }
 
 fn resolution(criterion: &mut Criterion) {

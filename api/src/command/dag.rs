@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
     process::ExitCode,
+    sync::Arc,
 };
 
 use petgraph::{
@@ -46,8 +47,8 @@ pub fn run(
 
 /// An event as it is drawn.
 #[derive(Clone, Debug)]
-struct Node<'a> {
-    event: &'a Event,
+struct Node {
+    event: Arc<Event>,
     outcome: Outcome,
     is_extremity: bool,
     /// Its content was purged.
@@ -55,17 +56,17 @@ struct Node<'a> {
 }
 
 /// Events, with an edge from each to each of its prev events.
-type Graph<'a> = DiGraph<Node<'a>, ()>;
+type Graph = DiGraph<Node, ()>;
 
-fn graph_of(room: &Room) -> Graph<'_> {
+fn graph_of(room: &Room) -> Graph {
     let extremities: BTreeSet<EventId> = room.forward_extremities().into_iter().collect();
     let mut graph = Graph::new();
-    let mut places: BTreeMap<&EventId, NodeIndex> = BTreeMap::new();
+    let mut places: BTreeMap<EventId, NodeIndex> = BTreeMap::new();
     for (event, outcome) in room.events() {
         let is_extremity = extremities.contains(&event.event_id);
         let is_purged = room.remains(&event.event_id) == Some(Remains::Skeleton);
-        let place = graph.add_node(Node { event, outcome, is_extremity, is_purged });
-        places.insert(&event.event_id, place);
+        let place = graph.add_node(Node { event: event.clone(), outcome, is_extremity, is_purged });
+        places.insert(event.event_id.clone(), place);
         // Events come after their prev events, each of which may be named twice.
         let prev_events: BTreeSet<_> = event.prev_events.iter().filter_map(|prev| places.get(prev)).collect();
         for prev in prev_events {
@@ -76,7 +77,7 @@ fn graph_of(room: &Room) -> Graph<'_> {
 }
 
 /// Returns the part of a graph within some steps of an event, along edges both ways.
-fn near<'a>(graph: &Graph<'a>, event_id: &EventId, depth: usize) -> Graph<'a> {
+fn near(graph: &Graph, event_id: &EventId, depth: usize) -> Graph {
     let start =
         graph.node_indices().find(|place| graph.node_weight(*place).is_some_and(|n| n.event.event_id == *event_id));
     let mut distances: BTreeMap<NodeIndex, usize> = start.map(|start| (start, 0)).into_iter().collect();
@@ -97,8 +98,8 @@ fn near<'a>(graph: &Graph<'a>, event_id: &EventId, depth: usize) -> Graph<'a> {
 }
 
 /// Returns the lines that describe an event, as they came: the writer of each format escapes them.
-fn label(node: &Node<'_>) -> [String; 3] {
-    let event = node.event;
+fn label(node: &Node) -> [String; 3] {
+    let event = &node.event;
     let id: String = event.event_id.as_str().chars().take(ID_CHARS_SHOWN).collect();
     let mut what = event.event_type.to_string();
     if let Some(state_key) = event.state_key.as_deref().filter(|state_key| !state_key.is_empty()) {
@@ -142,8 +143,8 @@ fn mermaid_escaped(text: &str) -> String {
     escaped
 }
 
-fn to_dot(graph: &Graph<'_>) -> String {
-    let node = |_: &Graph<'_>, (_, node): (NodeIndex, &Node<'_>)| {
+fn to_dot(graph: &Graph) -> String {
+    let node = |_: &Graph, (_, node): (NodeIndex, &Node)| {
         let color = match node.outcome {
             Outcome::Accepted => "black",
             Outcome::SoftFailed => "orange",
@@ -160,12 +161,12 @@ fn to_dot(graph: &Graph<'_>) -> String {
             label(node).map(|line| dot_escaped(&line)).join("\\n")
         )
     };
-    let edge = |_: &Graph<'_>, _: EdgeReference<'_, ()>| String::new();
+    let edge = |_: &Graph, _: EdgeReference<'_, ()>| String::new();
     let config = [Config::NodeNoLabel, Config::EdgeNoLabel];
     format!("{:?}", Dot::with_attr_getters(graph, &config, &edge, &node))
 }
 
-fn to_mermaid(graph: &Graph<'_>) -> String {
+fn to_mermaid(graph: &Graph) -> String {
     let mut text = String::from("graph BT\n");
     for place in graph.node_indices() {
         let Some(node) = graph.node_weight(place) else { continue };
@@ -190,9 +191,9 @@ fn to_mermaid(graph: &Graph<'_>) -> String {
         + "  classDef purged stroke-dasharray:5\n"
 }
 
-fn to_json(graph: &Graph<'_>) -> serde_json::Value {
+fn to_json(graph: &Graph) -> serde_json::Value {
     let nodes = graph.node_weights().map(|node| {
-        let event = node.event;
+        let event = &node.event;
         json!({
             "event_id": event.event_id.as_str(),
             "type": event.event_type,

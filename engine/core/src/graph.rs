@@ -19,12 +19,13 @@ mod sparse;
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use self::{
-    column::{Arena, Column},
+    column::Arena,
     facts::{Extra, Facts, Flags},
     ids::{EventIds, IdText},
     sparse::Sparse,
 };
 pub(crate) use self::{
+    column::Column,
     event_view::EventView,
     facts::{CreateFacts, LevelFacts, LevelMap, MemberExtra},
     keys::KeyTable,

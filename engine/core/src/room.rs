@@ -7,10 +7,10 @@
 mod batch;
 mod compose;
 mod explain;
+mod held_events;
 mod place;
 mod purged;
 mod redactions;
-mod sharing;
 mod verdict;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -34,7 +34,7 @@ use crate::{
         AuthState, CitedAuthEvent, Refusal, StateLookup, can_redact_any, check_in_state, check_state_dependent,
         check_state_independent,
     },
-    graph::{EventGraph, EventIndex, EventView, GraphError, KeyIndex, StoredEvent},
+    graph::{Column, EventGraph, EventIndex, EventView, GraphError, KeyIndex, StoredEvent},
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
     resolve::{Recorder, Silent, resolve},
@@ -48,7 +48,7 @@ pub struct Room {
     room_id: RoomId,
     graph: EventGraph,
     /// By [`EventIndex`].
-    positions: Vec<Position>,
+    positions: Column<Position>,
     redactions: Redactions,
     /// The accepted events that no accepted event builds on (see [`Position::is_built_on`]).
     forward_extremities: BTreeSet<EventIndex>,
@@ -61,7 +61,9 @@ pub struct Room {
 /// What is known of an event's place in the room.
 #[derive(Debug)]
 struct Position {
-    event: Arc<Event>,
+    /// `None` for most messages, which are made of the room's numbers when they are asked for.
+    event: Option<Arc<Event>>,
+    depth: i64,
     /// Those that were known when it came.
     prev_events: Box<[EventIndex]>,
     outcome: Outcome,
@@ -232,7 +234,7 @@ impl Room {
         Self {
             room_id,
             graph: EventGraph::new(rules),
-            positions: Vec::new(),
+            positions: Column::default(),
             redactions: Redactions::default(),
             forward_extremities: BTreeSet::new(),
             current_state: StateMap::new(),
@@ -384,24 +386,9 @@ impl Room {
         self.graph.is_empty()
     }
 
-    /// Returns the events with their outcomes, in the order in which they were judged.
-    pub fn events(&self) -> impl Iterator<Item = (&Arc<Event>, Outcome)> {
-        self.positions.iter().map(|position| (&position.event, position.outcome))
-    }
-
-    /// Returns an event. Of one that was purged there are the fields that rules read.
-    pub fn event(&self, event_id: &EventId) -> Option<&Arc<Event>> {
-        Some(&self.position(self.graph.index_of(event_id)?).event)
-    }
-
     /// Returns the number of an event: they are given from 0 on, in the order in which events come.
     pub fn number_of(&self, event_id: &EventId) -> Option<usize> {
         self.graph.index_of(event_id).map(EventIndex::as_usize)
-    }
-
-    /// Returns the event of a number.
-    pub fn event_at(&self, index: usize) -> Option<&Arc<Event>> {
-        self.positions.get(index).map(|position| &position.event)
     }
 
     /// Returns an event's outcome.
@@ -427,8 +414,7 @@ impl Room {
 
     /// Returns the accepted events that no accepted event has as a prev event, sorted.
     pub fn forward_extremities(&self) -> Vec<EventId> {
-        let mut ids: Vec<_> =
-            self.forward_extremities.iter().map(|index| self.position(*index).event.event_id.clone()).collect();
+        let mut ids: Vec<_> = self.forward_extremities.iter().map(|index| self.graph.event_id(*index)).collect();
         ids.sort_unstable();
         ids
     }
@@ -452,8 +438,10 @@ impl Room {
     /// if it was not purged, and at last the current state: equal only for rooms with the same history. O(n) for n events.
     pub fn history_fingerprint(&self) -> Fingerprint {
         let mut hasher = Sha256::new();
-        for ((event, outcome), position) in self.events().zip(&self.positions) {
-            hasher.update(event.event_id.as_str());
+        for index in self.graph.indices() {
+            let position = self.position(index);
+            let outcome = position.outcome;
+            hasher.update(self.graph.event_id_text(index));
             match &position.states {
                 Some(states) => {
                     hasher.update([0, outcome as u8]);
@@ -727,10 +715,12 @@ impl Room {
         let counts = arrival.is_some() && !rejected;
         let redactions =
             if counts { self.redactions.add(&self.graph, index, may_redact_any, redactions) } else { redactions };
-        let event = Arc::new(self.sharing(source.event(), index, &prev_events));
+        let event = self.held(source.event(), index, &prev_events);
+        let depth = source.event().depth;
         let is_skeleton = source.pdu().is_none();
         let position = Position {
             event,
+            depth,
             outcome,
             reason,
             states,
@@ -818,9 +808,9 @@ impl Room {
         self.graph.index_of(cited).ok_or_else(missing)
     }
 
-    #[allow(clippy::indexing_slicing, reason = "every event of the graph gets its position when it is inserted")]
+    /// Every event of the graph gets its position when it is inserted.
     fn position(&self, index: EventIndex) -> &Position {
-        &self.positions[index.as_usize()]
+        self.positions.at(index.as_usize())
     }
 }
 
@@ -853,7 +843,7 @@ struct CurrentState<'r>(&'r Room);
 
 impl StateLookup for CurrentState<'_> {
     fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        self.0.event(&self.0.current_state().get(event_type, state_key)?).map(|event| &**event)
+        self.0.state_event(&self.0.current_state().get(event_type, state_key)?).map(|event| &**event)
     }
 }
 

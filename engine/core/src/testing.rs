@@ -208,7 +208,7 @@ impl Names {
 trait Author {
     fn version(&self) -> RoomVersion;
     fn names(&self) -> &Names;
-    fn event(&self, event_id: &EventId) -> Option<&Event>;
+    fn depth(&self, event_id: &EventId) -> Option<i64>;
     /// Returns the state before an event with these prev events.
     fn state_before(&self, prev_events: &[EventId]) -> Entries;
 }
@@ -222,7 +222,7 @@ fn unsigned_event(author: &impl Author, line: &Line<'_>, ts: i64) -> Map<String,
         None if line.verb == "creates" => Vec::new(),
         None => names.last.iter().cloned().collect(),
     };
-    let depth = prev_events.iter().filter_map(|id| author.event(id)).map(|prev| prev.depth + 1).max().unwrap_or(1);
+    let depth = prev_events.iter().filter_map(|id| author.depth(id)).max().map_or(1, |depth| depth + 1);
 
     let (event_type, state_key, content) = line.state(version);
     let mut event = Map::new();

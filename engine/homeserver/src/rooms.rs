@@ -126,8 +126,8 @@ pub(crate) struct LoadedRoom {
 impl LoadedRoom {
     fn new(room: Room) -> Self {
         let mut redacted_by = HashMap::new();
-        for (event, _) in room.events().filter(|(_, outcome)| *outcome == Outcome::Accepted) {
-            note_redaction(&mut redacted_by, &room, event);
+        for (redaction, target) in room.redactions() {
+            note_redaction(&mut redacted_by, &room, redaction, target);
         }
         let (servers, acl, order) = (JoinedServers::of(&room), CurrentAcl::default(), Order::of(&room));
         let summary = CachedSummary::default();
@@ -142,11 +142,10 @@ impl LoadedRoom {
     }
 }
 
-/// Takes note of an accepted event, if it is a redaction.
-fn note_redaction(redacted_by: &mut HashMap<EventId, EventId>, room: &Room, event: &Event) {
-    let Some(target) = target(event) else { return };
+/// Takes note of an accepted redaction.
+fn note_redaction(redacted_by: &mut HashMap<EventId, EventId>, room: &Room, redaction: EventId, target: EventId) {
     if !redacted_by.get(&target).is_some_and(|first| room.redacts(first, &target)) {
-        redacted_by.insert(target, event.event_id.clone());
+        redacted_by.insert(target, redaction);
     }
 }
 
@@ -384,7 +383,9 @@ impl Inner {
                 loaded.order.add(room, &event.event);
             }
             for event in events.iter().filter(|event| event.outcome == Outcome::Accepted) {
-                note_redaction(&mut loaded.redacted_by, room, &event.event);
+                if let Some(target) = target(&event.event) {
+                    note_redaction(&mut loaded.redacted_by, room, event.event.event_id.clone(), target);
+                }
             }
             if !to_send.is_empty() {
                 destinations.extend(loaded.servers.names());
@@ -488,7 +489,7 @@ fn check_redaction(room: &Room, redaction: &Event) -> Result<(), RoomsError> {
     let Some(target) = target(redaction) else { return Ok(()) };
     let state = room.current_state();
     let event = room.event(&target).ok_or(RoomsError::NoSuchEvent)?;
-    let held = |event_type: &str| room.event(&state.get(event_type, "")?).map(|event| &**event);
+    let held = |event_type: &str| room.state_event(&state.get(event_type, "")?).map(|event| &**event);
     let create = held(event_type::CREATE).ok_or(RoomsError::NoSuchRoom)?;
     let power_levels = held(event_type::POWER_LEVELS);
     let sender = &redaction.sender;

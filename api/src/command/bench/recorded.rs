@@ -93,9 +93,9 @@ impl MeasuredFile {
             None
         } else {
             row.ruma = Some(Times::default());
-            let events = events.iter().filter_map(|(event_id, content)| {
-                let rejected = room.outcome(event_id) == Some(Outcome::Rejected);
-                Some((&**room.event(event_id)?, content, rejected))
+            let events = events.iter().map(|(event, content)| {
+                let rejected = room.outcome(&event.event_id) == Some(Outcome::Rejected);
+                (&**event, content, rejected)
             });
             Some(ruma::Room::new(recorded.room_version, events)?)
         };
@@ -104,7 +104,7 @@ impl MeasuredFile {
         for (event, _) in room.events().filter(|(event, _)| event.prev_events.len() > 1) {
             let states = event.prev_events.iter().filter_map(|prev| room.state_after(prev));
             let golden = golden.get(&event.event_id).copied();
-            if row.merge(&room, ruma_room.as_ref(), event, &states.collect::<Vec<_>>(), golden) {
+            if row.merge(&room, ruma_room.as_ref(), &event, &states.collect::<Vec<_>>(), golden) {
                 let stored = block_on(log.resolve_stored(room.room_id(), &event.prev_events))?;
                 row.reads += stored.map_or(0, |stored| stored.reads);
             }
@@ -218,7 +218,7 @@ impl MeasuredFile {
 }
 
 /// A room, the events that are in it with their `content` as JSON, and the log that has them.
-type Judged = (Room, Vec<(EventId, String)>, EventLog);
+type Judged = (Room, Vec<(Arc<Event>, String)>, EventLog);
 
 /// Judges the events of a room in their order, and stores them.
 fn judged(recorded: &RecordedRoom) -> Result<Judged, Failure> {
@@ -229,7 +229,7 @@ fn judged(recorded: &RecordedRoom) -> Result<Judged, Failure> {
         if let Receipt::Judged(judged) = room.handle_pdu(&pdu)?
             && let Ok(json) = parse_object(pdu.json(), JsonMode::ByteExact)
         {
-            events.push((pdu.event_id().clone(), content_of(&json)));
+            events.push((pdu.event().clone(), content_of(&json)));
             stored.extend(judged.effects.into_iter().filter_map(|effect| match effect {
                 Effect::Persist(persist) => Some(*persist),
                 Effect::Publish(_) => None,

@@ -25,7 +25,7 @@ pub(in crate::command) fn text(room: &Room, explanation: &Explanation) -> Vec<St
 struct Teller<'a> {
     room: &'a Room,
     /// The events mentioned so far.
-    numbers: BTreeMap<&'a EventId, usize>,
+    numbers: BTreeMap<EventId, usize>,
     /// What holds each key for now.
     holders: BTreeMap<&'a StateKey, &'a EventId>,
     has_mainline: bool,
@@ -251,7 +251,7 @@ impl<'a> Teller<'a> {
         }
     }
 
-    fn list(&mut self, events: impl IntoIterator<Item = &'a EventId>) {
+    fn list<'e>(&mut self, events: impl IntoIterator<Item = &'e EventId>) {
         for event_id in events {
             let what = self.mention(event_id);
             self.line(format!("  {what}"));
@@ -259,8 +259,8 @@ impl<'a> Teller<'a> {
     }
 
     /// Lists those events that were not mentioned yet, if any.
-    fn list_new(&mut self, events: &'a [EventId], heading: &str) {
-        let new: Vec<&EventId> = events.iter().filter(|event_id| !self.numbers.contains_key(event_id)).collect();
+    fn list_new(&mut self, events: &[EventId], heading: &str) {
+        let new: Vec<&EventId> = events.iter().filter(|event_id| !self.numbers.contains_key(*event_id)).collect();
         if !new.is_empty() {
             self.heading(heading);
             self.list(new);
@@ -268,13 +268,13 @@ impl<'a> Teller<'a> {
     }
 
     /// Says in a few words what an event is: with its id at the first time, and always with its number.
-    fn mention(&mut self, event_id: &'a EventId) -> String {
-        let what = self.room.event(event_id).map_or_else(|| "unknown event".to_owned(), |event| describe(event));
+    fn mention(&mut self, event_id: &EventId) -> String {
+        let what = self.room.event(event_id).map_or_else(|| "unknown event".to_owned(), |event| describe(&event));
         if let Some(number) = self.numbers.get(event_id) {
             return format!("[{number}] {what}");
         }
         let number = self.numbers.len() + 1;
-        self.numbers.insert(event_id, number);
+        self.numbers.insert(event_id.clone(), number);
         format!("[{number}] {what}  {event_id}")
     }
 }

@@ -5,7 +5,7 @@ const COLUMN_BLOCK: usize = 1024;
 
 /// Values by dense numbers.
 #[derive(Debug)]
-pub(super) struct Column<T> {
+pub(crate) struct Column<T> {
     blocks: Vec<Vec<T>>,
 }
 
@@ -16,11 +16,11 @@ impl<T> Default for Column<T> {
 }
 
 impl<T> Column<T> {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * COLUMN_BLOCK + last.len())
     }
 
-    pub(super) fn push(&mut self, value: T) {
+    pub(crate) fn push(&mut self, value: T) {
         match self.blocks.last_mut() {
             Some(block) if block.len() < COLUMN_BLOCK => block.push(value),
             // The first grows as it is needed: most rooms are small.
@@ -32,7 +32,7 @@ impl<T> Column<T> {
         }
     }
 
-    pub(super) fn get(&self, place: usize) -> Option<&T> {
+    pub(crate) fn get(&self, place: usize) -> Option<&T> {
         self.blocks.get(place / COLUMN_BLOCK)?.get(place % COLUMN_BLOCK)
     }
 
@@ -42,11 +42,11 @@ impl<T> Column<T> {
     ///
     /// If it is not: this is for numbers that were given out with their values.
     #[allow(clippy::indexing_slicing, reason = "that is the contract")]
-    pub(super) fn at(&self, place: usize) -> &T {
+    pub(crate) fn at(&self, place: usize) -> &T {
         &self.blocks[place / COLUMN_BLOCK][place % COLUMN_BLOCK]
     }
 
-    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.blocks.get_mut(place / COLUMN_BLOCK)?.get_mut(place % COLUMN_BLOCK)
     }
 }

@@ -44,9 +44,9 @@ impl Room {
     /// [`PduError`] when it would be no valid event: too large, an unknown sender's form, and so on.
     pub fn compose(&self, new: &NewEvent<'_>) -> Result<CanonicalJsonObject, PduError> {
         let mut prev_events: Vec<EventIndex> = self.forward_extremities.iter().copied().collect();
-        prev_events.sort_by_key(|index| (std::cmp::Reverse(self.position(*index).event.depth), *index));
+        prev_events.sort_by_key(|index| (std::cmp::Reverse(self.position(*index).depth), *index));
         prev_events.truncate(PREV_EVENTS_MAX);
-        let depths = prev_events.iter().map(|index| self.position(*index).event.depth);
+        let depths = prev_events.iter().map(|index| self.position(*index).depth);
         let depth = depths.max().map_or(1, |depth| depth.saturating_add(1).min(DEPTH_MAX));
         let prev_events: Vec<EventId> = prev_events.into_iter().map(|index| self.graph.event_id(index)).collect();
         let mut event = compose(self.rules(), Some(&self.room_id), new, &prev_events, depth);

@@ -88,6 +88,11 @@ impl Room {
         self.graph.index_of(event_id).is_some_and(|index| self.position(index).is_outlier)
     }
 
+    /// Whether the event is known, and so is its place in the DAG.
+    pub fn has_place(&self, event_id: &EventId) -> bool {
+        self.graph.index_of(event_id).is_some_and(|index| !self.position(index).is_outlier)
+    }
+
     /// Returns the events of a given state that can be part of one, sorted; of several for one key the newest.
     pub(super) fn usable_state(&self, state: impl IntoIterator<Item = EventIndex>) -> Vec<EventIndex> {
         let is_usable = |index: &EventIndex| self.graph.key(*index).is_some() && !self.graph.is_rejected(*index);

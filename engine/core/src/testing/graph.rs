@@ -107,8 +107,8 @@ impl Author for TestGraph {
         &self.names
     }
 
-    fn event(&self, event_id: &EventId) -> Option<&Event> {
-        self.events.get(event_id)
+    fn depth(&self, event_id: &EventId) -> Option<i64> {
+        self.events.get(event_id).map(|event| event.depth)
     }
 
     fn state_before(&self, prev_events: &[EventId]) -> Entries {

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::{Author, Entries, Line, Names, unsigned_event};
 use crate::{
     canonical_json::{JsonMode, object_to_canonical_bytes, parse_object},
-    event::Event,
     id::{EventId, KeyId, RoomId, ServerName},
     pdu::{ParsedPdu, VerifiedPdu},
     resolve::{Silent, resolve},
@@ -167,8 +166,8 @@ impl Author for TestRoom {
         &self.names
     }
 
-    fn event(&self, event_id: &EventId) -> Option<&Event> {
-        self.room.event(event_id).map(|event| &**event)
+    fn depth(&self, event_id: &EventId) -> Option<i64> {
+        self.room.depth(event_id)
     }
 
     fn state_before(&self, prev_events: &[EventId]) -> Entries {

@@ -88,11 +88,6 @@ fn chosen(loaded: &LoadedRoom, events: Vec<EventId>) -> Vec<Chosen> {
     events.into_iter().map(|event_id| Chosen::new(loaded, event_id)).collect()
 }
 
-/// Whether an event has a place in the DAG.
-fn has_place(room: &Room, event_id: &EventId) -> bool {
-    room.event(event_id).is_some() && !room.is_outlier(event_id)
-}
-
 fn is_rejected(room: &Room, event_id: &EventId) -> bool {
     room.outcome(event_id) == Some(Outcome::Rejected)
 }
@@ -102,16 +97,18 @@ fn deepest(room: &Room, from: &[EventId], limit: usize) -> Vec<EventId> {
     let limit = limit.min(EVENTS_MAX);
     let (mut seen, mut waiting, mut found) = (BTreeSet::new(), BinaryHeap::new(), Vec::new());
     let mut add = |waiting: &mut BinaryHeap<_>, events: &[EventId]| {
-        for event_id in events.iter().filter(|event_id| has_place(room, event_id)) {
+        for event_id in events.iter().filter(|event_id| room.has_place(event_id)) {
             if seen.insert(event_id.clone()) {
-                waiting.extend(room.event(event_id).map(|event| (event.depth, event_id.clone())));
+                waiting.extend(room.depth(event_id).map(|depth| (depth, event_id.clone())));
             }
         }
     };
     add(&mut waiting, from);
     for _ in 0..LOOKED_AT_MAX {
         let Some((_, event_id)) = waiting.pop().filter(|_| found.len() < limit) else { break };
-        add(&mut waiting, room.event(&event_id).map_or(&[], |event| &event.prev_events));
+        if let Some(event) = room.event(&event_id) {
+            add(&mut waiting, &event.prev_events);
+        }
         if !is_rejected(room, &event_id) {
             found.push(event_id);
         }
@@ -122,19 +119,19 @@ fn deepest(room: &Room, from: &[EventId], limit: usize) -> Vec<EventId> {
 /// Walks back, the nearest first, and returns what it finds the other way around.
 fn missing(room: &Room, wanted: &MissingEvents) -> Vec<EventId> {
     let limit = wanted.limit.min(EVENTS_MAX);
-    let mut seen: BTreeSet<&EventId> = wanted.earliest.iter().collect();
-    let latest = wanted.latest.iter().filter(|event_id| !seen.contains(event_id));
-    let mut level: Vec<&EventId> = latest.filter(|event_id| has_place(room, event_id)).collect();
+    let mut seen: BTreeSet<EventId> = wanted.earliest.iter().cloned().collect();
+    let latest = wanted.latest.iter().filter(|event_id| !seen.contains(*event_id));
+    let mut level: Vec<EventId> = latest.filter(|event_id| room.has_place(event_id)).cloned().collect();
     let mut found = Vec::new();
     while !level.is_empty() && found.len() < limit && seen.len() < LOOKED_AT_MAX {
         let mut next = Vec::new();
-        for event in level.into_iter().filter_map(|event_id| room.event(event_id)) {
-            for prev in event.prev_events.iter().filter(|prev| has_place(room, prev)) {
-                let is_deep_enough = room.event(prev).is_some_and(|prev| prev.depth >= wanted.depth_min);
-                if !is_deep_enough || !seen.insert(prev) {
+        for event in level.into_iter().filter_map(|event_id| room.event(&event_id)) {
+            for prev in event.prev_events.iter().filter(|prev| room.has_place(prev)) {
+                let is_deep_enough = room.depth(prev).is_some_and(|depth| depth >= wanted.depth_min);
+                if !is_deep_enough || !seen.insert(prev.clone()) {
                     continue;
                 }
-                next.push(prev);
+                next.push(prev.clone());
                 if !is_rejected(room, prev) && found.len() < limit {
                     found.push(prev.clone());
                 }

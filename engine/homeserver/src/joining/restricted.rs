@@ -98,5 +98,5 @@ fn who_can_invite(room: &Room, server: &ServerName) -> Option<UserId> {
 
 /// Returns the event that holds a key of the current state.
 fn held<'r>(room: &'r Room, event_type: &str, state_key: &str) -> Option<&'r Event> {
-    room.event(&room.current_state().get(event_type, state_key)?).map(|event| &**event)
+    room.state_event(&room.current_state().get(event_type, state_key)?).map(|event| &**event)
 }

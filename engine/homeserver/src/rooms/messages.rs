@@ -123,7 +123,7 @@ fn places(
     backward: bool,
     limit: usize,
 ) -> Vec<(TimelinePosition, EventId)> {
-    let with_id = |position| Some((position, event_at(&loaded.room, position)?.event_id.clone()));
+    let with_id = |position| Some((position, event_at(&loaded.room, position)?));
     match backward {
         true => loaded.order.backward(from).take(limit).filter_map(with_id).collect(),
         false => loaded.order.forward(from).take(limit).filter_map(with_id).collect(),
@@ -132,13 +132,12 @@ fn places(
 
 /// Returns those of some events that have parents which are not here, and those of the events that they build on which are not shown.
 fn lacking_parents(room: &Room, events: impl Iterator<Item = EventId>) -> Vec<EventId> {
-    let is_here = |id: &EventId| room.event(id).is_some() && !room.is_outlier(id);
     let mut pending: VecDeque<EventId> = events.collect();
     let mut seen: BTreeSet<EventId> = pending.iter().cloned().collect();
     let mut lacking = Vec::new();
     while let Some(id) = pending.pop_front() {
         let Some(event) = room.event(&id) else { continue };
-        let (here, missing): (Vec<_>, Vec<_>) = event.prev_events.iter().partition(|prev| is_here(prev));
+        let (here, missing): (Vec<_>, Vec<_>) = event.prev_events.iter().partition(|prev| room.has_place(prev));
         let not_shown = here.into_iter().filter(|prev| room.outcome(prev) != Some(Outcome::Accepted));
         pending.extend(not_shown.filter(|prev| seen.insert((*prev).clone())).cloned());
         if !missing.is_empty() {

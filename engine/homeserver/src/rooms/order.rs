@@ -80,7 +80,7 @@ impl Order {
     pub(super) fn of(room: &Room) -> Self {
         let mut order = Self::default();
         for (event, _) in room.events() {
-            order.add(room, event);
+            order.add(room, &event);
         }
         order
     }
@@ -128,6 +128,6 @@ impl Order {
 }
 
 /// Returns the event that a place is before.
-pub(super) fn event_at(room: &Room, position: TimelinePosition) -> Option<&Event> {
-    room.event_at(position.index).map(|event| &**event)
+pub(super) fn event_at(room: &Room, position: TimelinePosition) -> Option<EventId> {
+    room.event_id_at(position.index)
 }

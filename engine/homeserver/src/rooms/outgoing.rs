@@ -67,7 +67,7 @@ impl Rooms {
                 let audience = Audience::of(room, |server| server != self.0.server_name.as_str());
                 let to_send = told.into_iter().filter_map(|logged| {
                     let event = room.event(&logged.event_id)?;
-                    let destinations: BTreeSet<ServerName> = audience.of_event(room, event).cloned().collect();
+                    let destinations: BTreeSet<ServerName> = audience.of_event(room, &event).cloned().collect();
                     let within = logged.sequence..logged.sequence.saturating_add(1);
                     let (room_id, event_id) = (room_id.clone(), logged.event_id.clone());
                     (!destinations.is_empty()).then_some(ToSend { room_id, event_id, within, destinations })
@@ -111,7 +111,7 @@ impl Rooms {
             let of_page = |loaded: &LoadedRoom| {
                 let room = &loaded.room;
                 let is_concerned = |logged: &LoggedEvent| {
-                    room.event(&logged.event_id).is_some_and(|event| audience.of_event(room, event).next().is_some())
+                    room.event(&logged.event_id).is_some_and(|event| audience.of_event(room, &event).next().is_some())
                 };
                 let owed = page.iter().filter(|it| self.is_told(room, it, &passed_on) && is_concerned(it));
                 owed.map(|logged| (logged.sequence, logged.event_id.clone())).collect::<Vec<_>>()
@@ -125,7 +125,7 @@ impl Rooms {
 
     /// Whether it is this server that tells others of an event.
     fn is_told(&self, room: &Room, logged: &LoggedEvent, passed_on: &HashSet<Bytes>) -> bool {
-        let is_ours = || room.event(&logged.event_id).is_some_and(|event| is_of(&self.0.server_name, event));
+        let is_ours = || room.event(&logged.event_id).is_some_and(|event| is_of(&self.0.server_name, &event));
         let counts = logged.outcome == Outcome::Accepted && !logged.is_outlier;
         counts && (is_ours() || passed_on.contains(logged.event_id.as_str().as_bytes()))
     }

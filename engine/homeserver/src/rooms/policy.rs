@@ -244,7 +244,7 @@ impl Rooms {
 /// Whether the policy server of its room has to have signed an event that comes.
 fn is_checked(room: &Room, incoming: &Incoming) -> bool {
     let event = incoming.pdu.event();
-    let has_place = room.event(&event.event_id).is_some() && !room.is_outlier(&event.event_id);
+    let has_place = room.has_place(&event.event_id);
     let is_new_here = matches!(incoming.arrival, Some(Arrival::New | Arrival::History)) && !has_place;
     is_new_here && PolicyServer::is_to_sign(event)
 }

@@ -289,7 +289,7 @@ impl LoadedRoom {
     /// Returns a user's member event in the current state.
     pub(super) fn member(&self, user: &UserId) -> Option<&Event> {
         let event_id = self.room.current_state().get(event_type::MEMBER, user.as_str())?;
-        Some(self.room.event(&event_id)?)
+        Some(self.room.state_event(&event_id)?)
     }
 
     /// Returns the member events of those who have joined, in the current state.
@@ -331,7 +331,7 @@ impl LoadedRoom {
     /// Source: room version 3, "Handling redactions".
     fn is_withheld(&self, event_id: &EventId) -> bool {
         let is_checked_later = !self.room.rules().redaction_auth_rule;
-        let target = self.room.event(event_id).and_then(|event| super::target(event));
+        let target = self.room.event(event_id).and_then(|event| super::target(&event));
         is_checked_later && target.is_some_and(|target| !self.room.redacts(event_id, &target))
     }
 }

@@ -115,7 +115,7 @@ impl Rooms {
     pub async fn federates(&self, room_id: &RoomId) -> Result<bool, RoomsError> {
         let look = |room: &Room| {
             let create = room.current_state().get(event_type::CREATE, "");
-            let create = create.and_then(|event_id| room.event(&event_id).cloned());
+            let create = create.and_then(|event_id| room.state_event(&event_id));
             create.is_some_and(|create| matches!(&create.content, Content::Create(content) if content.federate))
         };
         self.look(room_id, look).await

@@ -97,6 +97,18 @@ fn a_server_that_enters_late_has_the_same_states() {
 }
 
 #[test]
+fn a_message_keeps_the_prev_events_that_are_not_here() {
+    for version in VERSIONS {
+        let room = room(version, "M: bob says hi\nN: bob says hi");
+        let mut late = room.empty_room();
+        let state = state_before(&room, "N");
+        give(&room, &mut late, &state);
+        judged(late.handle(room.pdu("N"), Arrival::Entry, Some(&state)).unwrap());
+        assert_eq!(late.event(&room.names.id("N")).as_ref(), Some(room.pdu("N").event()));
+    }
+}
+
+#[test]
 fn history_gets_its_place_and_changes_nothing_else() {
     for version in VERSIONS {
         let room = room(version, LINES);
