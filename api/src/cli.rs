@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use ravel_core::id::ServerName;
 use ravel_store::log::RetentionLimits;
+use rustix::fs::Mode;
 
 #[cfg(feature = "backup")]
 use crate::backup::PlaceName;
@@ -417,6 +418,8 @@ pub enum GraphFormat {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    // Whatever is written, databases, backups, exports, is for its owner alone, also in a folder that others may look into.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let cli = Cli::parse();
     let mut output = Output::of_process(cli.json);
     let result = execute(cli.command, &mut output);

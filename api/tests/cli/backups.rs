@@ -66,14 +66,23 @@ fn sc_239_a_backup_is_for_its_owner_alone() {
     let [new, there] = ["new", "there"].map(|name| place.path(name));
     fs::create_dir(&there).unwrap();
     fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut files = 0;
     for folder in [&new, &there] {
         ravel(&["backup", "-d", &database, "--to", &text(folder)]).ok();
         assert_eq!(mode(&folder.join("series-1")), 0o700);
+        for file in fs::read_dir(folder.join("series-1")).unwrap().chain(fs::read_dir(folder).unwrap()) {
+            let file = file.unwrap().path();
+            if file.is_file() {
+                assert_eq!(mode(&file), 0o600, "{file:?}");
+                files += 1;
+            }
+        }
         let outside = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         let mut outside: Vec<_> = outside.collect();
         outside.sort();
         assert_eq!(outside, ["latest", "series-1"], "nothing else is outside");
     }
+    assert!(files >= 6, "{files}");
     assert_eq!((mode(&new), mode(&there)), (0o700, 0o755));
 }
 
