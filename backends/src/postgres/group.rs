@@ -8,9 +8,12 @@ use ravel_store::{Batch, Committed, KeyRange, Keyspace, Op, StoreError};
 /// Where a value is.
 pub(super) type Place = (Keyspace, Bytes);
 
-/// Returns the keys that guards of the batches are about, by keyspace, each once.
-pub(super) fn guarded_keys<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> BTreeMap<Keyspace, BTreeSet<Bytes>> {
-    let mut keys = BTreeMap::<_, BTreeSet<_>>::new();
+/// Keys that guards are about, by keyspace, each once.
+pub(super) type GuardedKeys = BTreeMap<Keyspace, BTreeSet<Bytes>>;
+
+/// Returns the keys that guards of the batches are about.
+pub(super) fn guarded_keys<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> GuardedKeys {
+    let mut keys = GuardedKeys::new();
     for guard in batches.into_iter().flat_map(Batch::guards) {
         keys.entry(guard.keyspace()).or_default().insert(guard.key().clone());
     }
@@ -50,27 +53,23 @@ pub(super) fn decide<'a>(
 pub(super) struct KnownGuarded(BTreeMap<Place, Option<Bytes>>);
 
 impl KnownGuarded {
-    /// Returns what is stored under these keys, `None` if that is not known of each.
-    pub(super) fn stored(&self, keys: &BTreeMap<Keyspace, BTreeSet<Bytes>>) -> Option<BTreeMap<Place, Bytes>> {
-        let mut stored = BTreeMap::new();
-        for (keyspace, keys) in keys {
-            for key in keys {
-                let place = (*keyspace, key.clone());
-                if let Some(value) = self.0.get(&place)?.clone() {
-                    stored.insert(place, value);
-                }
+    /// Returns what is stored under these keys, as far as that is known, and those of which it is not.
+    pub(super) fn stored(&self, keys: &GuardedKeys) -> (BTreeMap<Place, Bytes>, GuardedKeys) {
+        let (mut stored, mut unknown) = (BTreeMap::new(), GuardedKeys::new());
+        for (keyspace, key) in keys.iter().flat_map(|(keyspace, keys)| keys.iter().map(|key| (*keyspace, key))) {
+            let place = (keyspace, key.clone());
+            match self.0.get(&place) {
+                Some(Some(value)) => drop(stored.insert(place, value.clone())),
+                Some(None) => {}
+                None => drop(unknown.entry(keyspace).or_default().insert(place.1)),
             }
         }
-        Some(stored)
+        (stored, unknown)
     }
 
-    /// Takes in what was stored under these keys before an effect was committed, and the effect.
-    pub(super) fn learn(
-        &mut self,
-        keys: BTreeMap<Keyspace, BTreeSet<Bytes>>,
-        mut stored: BTreeMap<Place, Bytes>,
-        effect: &Effect,
-    ) {
+    /// Takes in what was stored under these keys before an effect was committed, and the effect. Where many keys of one keyspace were
+    /// asked for, as those of events are, they are not asked for again.
+    pub(super) fn learn(&mut self, keys: &GuardedKeys, mut stored: BTreeMap<Place, Bytes>, effect: &Effect) {
         for (keyspace, range) in &effect.ranges {
             self.0.retain(|(of, key), _| of != keyspace || !range.contains(key));
         }
@@ -79,17 +78,17 @@ impl KnownGuarded {
                 known.clone_from(value);
             }
         }
-        for (keyspace, keys) in keys {
+        if self.0.len() > KNOWN_MAX {
+            self.0.retain(|(keyspace, key), _| keys.get(keyspace).is_some_and(|keys| keys.contains(key)));
+        }
+        for (keyspace, keys) in keys.iter().filter(|(_, keys)| keys.len() <= KNOWN_AT_ONCE_MAX) {
             for key in keys {
-                let place = (keyspace, key);
+                let place = (*keyspace, key.clone());
                 let value = effect.found(&place).unwrap_or_else(|| stored.remove(&place));
                 self.0.insert(place, value);
             }
         }
         self.0.retain(|_, value| value.as_ref().is_none_or(|value| value.len() <= KNOWN_VALUE_BYTES_MAX));
-        if self.0.len() > KNOWN_MAX {
-            self.0.clear();
-        }
     }
 
     pub(super) fn forget(&mut self) {
@@ -97,7 +96,9 @@ impl KnownGuarded {
     }
 }
 
-/// Most keys whose values are known.
+/// Most keys of one keyspace that are asked for at a time and whose values are known from then on.
+const KNOWN_AT_ONCE_MAX: usize = 16;
+/// With more keys whose values are known, only those are kept that were asked for last.
 const KNOWN_MAX: usize = 1024;
 /// Longer values are not kept.
 const KNOWN_VALUE_BYTES_MAX: usize = 1024;
@@ -210,12 +211,13 @@ mod tests {
             |asked: &[&'static str], expected: Option<&[(&'static str, &'static str)]>, known: &KnownGuarded| {
                 let expected = expected
                     .map(|items| items.iter().map(|(key, value)| ((SPACE, (*key).into()), (*value).into())).collect());
-                assert_eq!(known.stored(&keys(asked)), expected, "{asked:?}");
+                let (stored, unknown) = known.stored(&keys(asked));
+                assert_eq!(unknown.is_empty().then_some(stored), expected, "{asked:?}, {unknown:?}");
             };
         check(&["a"], None, &known);
         let stored = BTreeMap::from([((SPACE, "a".into()), "1".into()), ((SPACE, "b".into()), "1".into())]);
         known.learn(
-            keys(&["a", "b", "c"]),
+            &keys(&["a", "b", "c"]),
             stored,
             &effect(|batch| {
                 batch.put(SPACE, "b", "2").put(SPACE, "unasked", "1");
@@ -223,8 +225,10 @@ mod tests {
         );
         check(&["a", "b", "c"], Some(&[("a", "1"), ("b", "2")]), &known);
         check(&["a", "unasked"], None, &known);
+        let (stored, unknown) = known.stored(&keys(&["a", "c", "unasked"]));
+        assert_eq!((stored, unknown), (BTreeMap::from([((SPACE, "a".into()), "1".into())]), keys(&["unasked"])));
         known.learn(
-            BTreeMap::new(),
+            &BTreeMap::new(),
             BTreeMap::new(),
             &effect(|batch| {
                 batch.put(SPACE, "a", "3").put(SPACE, "c", vec![0; 2000]).delete_range(SPACE, KeyRange::prefix("b"));
@@ -234,12 +238,22 @@ mod tests {
         check(&["b"], None, &known);
         check(&["c"], None, &known);
         known.learn(
-            BTreeMap::new(),
+            &BTreeMap::new(),
             BTreeMap::new(),
             &effect(|batch| {
                 batch.delete(SPACE, "a");
             }),
         );
+        check(&["a"], Some(&[]), &known);
+        let many: Vec<String> = (0..=KNOWN_AT_ONCE_MAX).map(|number| number.to_string()).collect();
+        let many = BTreeMap::from([(SPACE, many.into_iter().map(Bytes::from).collect())]);
+        known.learn(&many, BTreeMap::new(), &Effect::default());
+        check(&["0"], None, &known);
+        for number in 0..=KNOWN_MAX {
+            let asked = BTreeMap::from([(SPACE, BTreeSet::from(["a".into(), number.to_string().into()]))]);
+            known.learn(&asked, BTreeMap::new(), &Effect::default());
+        }
+        check(&["1"], None, &known);
         check(&["a"], Some(&[]), &known);
     }
 

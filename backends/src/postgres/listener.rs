@@ -86,8 +86,8 @@ impl Listener {
         let pause = if self.channel.is_some() { CHECK_PAUSE } else { POLL_PAUSE };
         loop {
             match timeout(pause, self.notifications.recv()).await {
+                Ok(Some(own)) if epoch.is_some() && notice::writer(own.payload()) == epoch => {}
                 Ok(Some(notification)) => match notice::decode(notification.payload()) {
-                    Some((writer, _)) if Some(writer) == epoch => {}
                     Some((_, touched)) => watchers.notify(&touched),
                     None => watchers.notify(&notice::everything()),
                 },

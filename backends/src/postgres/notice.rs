@@ -12,10 +12,11 @@ pub(super) fn encode(epoch: i64, effect: &Effect) -> String {
     let mut payload = epoch.to_string();
     let ranges: BTreeSet<_> = effect.ranges.iter().map(|(keyspace, _)| *keyspace).collect();
     ranges.into_iter().for_each(|keyspace| push_all_of(&mut payload, keyspace));
+    let points_bytes: usize = effect.points.keys().map(|(_, key)| 3 + key.len() * 2).sum();
+    if payload.len() + points_bytes > PAYLOAD_BYTES_MAX {
+        return encode_keyspaces(epoch, effect);
+    }
     for (keyspace, key) in effect.points.keys() {
-        if payload.len() + 3 + key.len() * 2 > PAYLOAD_BYTES_MAX {
-            return encode_keyspaces(epoch, effect);
-        }
         push_byte(&mut payload, *keyspace);
         for byte in key {
             // Writing to a string cannot fail.
@@ -25,12 +26,16 @@ pub(super) fn encode(epoch: i64, effect: &Effect) -> String {
     payload
 }
 
+/// Reads the writer's epoch of a payload.
+pub(super) fn writer(payload: &str) -> Option<i64> {
+    payload.split(' ').next()?.parse().ok()
+}
+
 /// Reads a payload: the writer's epoch, and a batch that touches what the commit touched. Anything unknown is skipped.
 pub(super) fn decode(payload: &str) -> Option<(i64, Batch)> {
-    let mut words = payload.split(' ');
-    let epoch = words.next()?.parse().ok()?;
+    let epoch = writer(payload)?;
     let mut touched = Batch::new();
-    for word in words {
+    for word in payload.split(' ').skip(1) {
         let Some((byte, key)) = word.split_at_checked(2) else { continue };
         let Some(keyspace) = u8::from_str_radix(byte, 16).ok().and_then(Keyspace::from_byte) else { continue };
         match parse_hex(key) {

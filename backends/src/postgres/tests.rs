@@ -242,6 +242,32 @@ fn a_server_that_is_not_there_is_told_at_once() {
     assert_eq!(server.name().display().to_string(), "postgres://host:77/db");
 }
 
+/// What is taken to be absent is made sure of in the statement that writes.
+#[test]
+fn a_key_that_is_there_is_noticed_though_nothing_was_known_of_it() {
+    with_schema(|_, url| {
+        write(&open(url), put("there", "1"));
+        let store = open(url);
+        let guarded = |keys: &[&'static str], new: &'static str| {
+            let mut batch = put(new, "");
+            for key in keys {
+                batch.guard_absent(Keyspace::Log, *key);
+            }
+            commit(&store, batch).unwrap()
+        };
+        let refused = guarded(&["a", "there", "b"], "a");
+        assert!(
+            matches!(&refused, Committed::Refused(failed) if failed.index == 1 && failed.found == Some("1".into()))
+        );
+        assert_eq!(guarded(&["a", "b"], "a"), Committed::Written);
+        assert!(!guarded(&["a"], "c").is_written());
+        let mut batch = put("c", "");
+        batch.guard_equals(Keyspace::Log, "there", "1").guard_absent(Keyspace::Log, "c");
+        assert_eq!(commit(&store, batch).unwrap(), Committed::Written);
+        assert_eq!(keys(&store), ["a", "c", "there"]);
+    });
+}
+
 /// A batch of the largest size goes through in several statements.
 #[test]
 fn a_batch_as_large_as_can_be_is_one_commit() {

@@ -81,7 +81,7 @@ struct Session {
     delete: Statement,
     delete_range: Statement,
     put: Statement,
-    /// Fence, put and notify in one.
+    /// Fence, look-up of what must not be there, put and notify in one.
     write_at_once: Statement,
     /// Tells a channel, `None` if the server has no NOTIFY.
     notify: Option<Statement>,
@@ -340,10 +340,10 @@ impl Writer {
         attempted
     }
 
-    /// Commits a group in one statement and one round trip, if what its guards ask for is known and the statement can say all that is
-    /// to be done.
+    /// Commits a group in one statement and one round trip, if the statement can say all that is to be done, and what its guards ask
+    /// for is known, or in one keyspace: then nothing is taken to be stored under these keys, which the statement makes sure of.
     ///
-    /// Returns `None` if it can't, or if the fence did not hold; then nothing was written.
+    /// Returns `None` if it can't, or if the fence did not hold or something was stored; then nothing was written.
     async fn write_at_once(&mut self, group: &[Request]) -> Result<Option<Vec<Committed>>, Failure> {
         let Some(session) = &self.session else { return Ok(None) };
         let batches = || group.iter().filter_map(Request::batch);
@@ -351,12 +351,26 @@ impl Writer {
             return Ok(None);
         }
         let keys = guarded_keys(batches());
-        let Some(stored) = self.known.stored(&keys) else { return Ok(None) };
+        let (stored, mut unknown) = self.known.stored(&keys);
+        let absent = unknown.pop_first();
+        if !unknown.is_empty() {
+            return Ok(None);
+        }
         let (outcomes, effect) = decide(batches(), &stored).map_err(Failure::Failed)?;
         let Some(rows) = Rows::of(&effect) else { return Ok(None) };
         let payload = self.channel.as_ref().map(|_| notice::encode(self.epoch, &effect));
-        let mut parameters: Vec<&(dyn ToSql + Sync)> =
-            vec![&self.epoch, &session.number, &self.commits, &rows.keyspaces, &rows.keys, &rows.values];
+        let absent_in = absent.as_ref().map_or(0, |(keyspace, _)| i16::from(keyspace.byte()));
+        let absent: Vec<&[u8]> = absent.iter().flat_map(|(_, keys)| keys).map(|key| &**key).collect();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+            &self.epoch,
+            &session.number,
+            &self.commits,
+            &absent_in,
+            &absent,
+            &rows.keyspaces,
+            &rows.keys,
+            &rows.values,
+        ];
         if let (Some(channel), Some(payload)) = (&self.channel, &payload) {
             parameters.extend([channel as &(dyn ToSql + Sync), payload]);
         }
@@ -371,7 +385,7 @@ impl Writer {
         match answer {
             Ok(None) => Ok(None),
             Ok(Some(_)) => {
-                self.known.learn(keys, stored, &effect);
+                self.known.learn(&keys, stored, &effect);
                 self.commits += 1;
                 self.saw();
                 self.unflushed = false;
@@ -409,7 +423,7 @@ impl Writer {
         self.unflushed |= !sync;
         match session.write(&effect, notice.as_ref()).await {
             Ok(()) => {
-                self.known.learn(guarded_keys(batches()), stored, &effect);
+                self.known.learn(&guarded_keys(batches()), stored, &effect);
                 self.commits += 1;
                 self.saw();
                 self.unflushed &= !sync;
@@ -452,19 +466,22 @@ impl Session {
         let put = "INSERT INTO ravel_items (keyspace, key, value)
             SELECT * FROM unnest($1::smallint[], $2::bytea[], $3::bytea[])
             ON CONFLICT (keyspace, key) DO UPDATE SET value = excluded.value";
-        // Nothing of it is done unless the fence holds.
+        // Nothing of it is done unless the fence holds and nothing is stored where nothing is to be. What others write raises the
+        // count of commits: if it is as it was, the statement has seen all that is stored.
         let fenced_put = format!(
             "WITH fence AS (
                 UPDATE ravel_store SET commits = commits + 1
-                WHERE id = 1 AND epoch = $1 AND session = $2 AND commits = $3 RETURNING commits
+                WHERE id = 1 AND epoch = $1 AND session = $2 AND commits = $3
+                    AND NOT EXISTS (SELECT 1 FROM ravel_items WHERE keyspace = $4 AND key = ANY($5))
+                RETURNING commits
             ), put AS (
                 INSERT INTO ravel_items (keyspace, key, value)
                 SELECT item.keyspace, item.key, item.value
-                FROM fence, unnest($4::smallint[], $5::bytea[], $6::bytea[]) AS item(keyspace, key, value)
+                FROM fence, unnest($6::smallint[], $7::bytea[], $8::bytea[]) AS item(keyspace, key, value)
                 ON CONFLICT (keyspace, key) DO UPDATE SET value = excluded.value
             )
             SELECT commits{} FROM fence",
-            if notifies { ", pg_notify($7, $8)::text" } else { "" }
+            if notifies { ", pg_notify($9, $10)::text" } else { "" }
         );
         Ok(Self {
             write_at_once: client.prepare(&fenced_put).await?,
