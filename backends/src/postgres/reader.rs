@@ -17,7 +17,10 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
-use tokio_postgres::{Client, Row, Statement, types::ToSql};
+use tokio_postgres::{
+    Client, Row, Statement,
+    types::{ToSql, Type},
+};
 
 use super::server::{Connected, Link, Server, get, is_conflict, is_lost, store_error, until};
 
@@ -34,13 +37,24 @@ type Slot = Mutex<Option<Arc<Session>>>;
 struct Session {
     client: Client,
     link: Link,
-    get: Statement,
+    get_one: Statement,
     forward: Statement,
     backward: Statement,
 }
 
 /// A statement that reads the values of keys of one keyspace.
 pub(super) const GET: &str = "SELECT key, value FROM ravel_items WHERE keyspace = $1 AND key = ANY($2)";
+
+/// What is read.
+#[derive(Debug, Clone, Copy)]
+enum Query {
+    GetOne,
+    Get,
+    Page(Direction),
+}
+
+/// A statement that reads the value of one key.
+const GET_ONE: &str = "SELECT value FROM ravel_items WHERE keyspace = $1 AND key = $2";
 
 /// A page: its items (one always fits), and the next that does not fit. The sizes of values are known without reading them.
 fn page_sql(order: &str) -> String {
@@ -74,11 +88,16 @@ impl Readers {
         keyspace: Keyspace,
         keys: Vec<Bytes>,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let keyspace = i16::from(keyspace.byte());
+        let failed = |error| store_error(Operation::Get, error);
+        if let [key] = &*keys {
+            let rows = self.read(Operation::Get, Query::GetOne, &[&keyspace, &&**key]).await?;
+            let value = rows.first().map(|row| row.try_get(0).map(Bytes::copy_from_slice)).transpose();
+            return Ok(vec![value.map_err(failed)?]);
+        }
         let distinct: BTreeSet<&[u8]> = keys.iter().map(|key| &**key).collect();
         let distinct: Vec<&[u8]> = distinct.into_iter().collect();
-        let keyspace = i16::from(keyspace.byte());
-        let rows = self.read(Operation::Get, |session| &session.get, &[&keyspace, &distinct]).await?;
-        let failed = |error| store_error(Operation::Get, error);
+        let rows = self.read(Operation::Get, Query::Get, &[&keyspace, &distinct]).await?;
         let mut found = HashMap::<&[u8], &[u8]>::with_capacity(rows.len());
         for row in &rows {
             found.insert(row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
@@ -101,11 +120,8 @@ impl Readers {
         // Both are bounded far below the largest of these numbers.
         let items = scan.limits.items.clamp(1, PAGE_ITEMS_MAX) as i64 + 1;
         let bytes = scan.limits.bytes.min(PAGE_BYTES_MAX) as i64;
-        let statement: fn(&Session) -> &Statement = match scan.direction {
-            Direction::Forward => |session| &session.forward,
-            Direction::Backward => |session| &session.backward,
-        };
-        let rows = self.read(Operation::Scan, statement, &[&keyspace, &start, &end, &items, &bytes]).await?;
+        let query = Query::Page(scan.direction);
+        let rows = self.read(Operation::Scan, query, &[&keyspace, &start, &end, &items, &bytes]).await?;
         let failed = |error| store_error(Operation::Scan, error);
         for row in &rows {
             let (key, value): (&[u8], &[u8]) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
@@ -138,7 +154,7 @@ impl Readers {
     async fn read(
         &self,
         operation: Operation,
-        statement: fn(&Session) -> &Statement,
+        query: Query,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         // Until when it is tried again after a connection was lost.
@@ -149,7 +165,7 @@ impl Readers {
             let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.sessions.len();
             let Some(slot) = self.sessions.get(turn) else { return Err(StoreError::Closed) };
             let session = until(deadline, operation, self.session(slot, deadline, operation)).await?;
-            let asked = session.client.query(statement(&session), parameters);
+            let asked = session.ask(query, parameters);
             let limit = self.server.answer_deadline();
             let limit = retried_until.map_or(limit, |deadline| limit.min(deadline));
             let error = match session.link.within(limit, asked).await {
@@ -195,10 +211,29 @@ fn forget(slot: &Slot, session: &Arc<Session>) {
 
 impl Session {
     async fn prepare(client: Client, link: Link) -> Result<Self, tokio_postgres::Error> {
-        let get = client.prepare(GET).await?;
+        // One plan of each statement is good for good, as there is only one way to go by the primary key. Not so for `Get`.
+        match client.batch_execute("SET plan_cache_mode = auto").await {
+            Err(error) if is_lost(&error) => return Err(error),
+            _ => {}
+        }
+        let get_one = client.prepare(GET_ONE).await?;
         let forward = client.prepare(&page_sql("ASC")).await?;
         let backward = client.prepare(&page_sql("DESC")).await?;
-        Ok(Self { client, link, get, forward, backward })
+        Ok(Self { client, link, get_one, forward, backward })
+    }
+
+    async fn ask(&self, query: Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let statement = match query {
+            Query::GetOne => &self.get_one,
+            // Planned each time, for so many keys and the table as it is now.
+            Query::Get => {
+                let typed: Vec<_> = parameters.iter().copied().zip([Type::INT2, Type::BYTEA_ARRAY]).collect();
+                return self.client.query_typed(GET, &typed).await;
+            }
+            Query::Page(Direction::Forward) => &self.forward,
+            Query::Page(Direction::Backward) => &self.backward,
+        };
+        self.client.query(statement, parameters).await
     }
 }
 

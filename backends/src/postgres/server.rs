@@ -210,9 +210,7 @@ impl Server {
 
     /// Sets the connection up, and looks whether the server keeps what it acknowledges.
     async fn checked(&self, client: Client, link: Link, operation: Operation) -> Result<Connected, StoreError> {
-        // Names no server has to know: those that know them plan each look-up for the table as it is now, not as it was when
-        // the first plan was made, and end a transaction whose client is gone.
-        for setting in ["SET plan_cache_mode = force_custom_plan", "SET idle_in_transaction_session_timeout = '20s'"] {
+        for setting in SETTINGS {
             match client.batch_execute(setting).await {
                 Err(error) if is_lost(&error) => return Err(store_error(operation, error)),
                 _ => {}
@@ -406,6 +404,17 @@ fn tls(wanted: bool) -> Result<MakeRustlsConnect, StoreError> {
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
 }
+
+/// Names no server has to know. Those that know them find all rows by the primary key, as nothing else is ever better; they plan each
+/// look-up for the table as it is now, not as it was when the first plan was made, and compile none of it; and they end a transaction
+/// whose client is gone.
+const SETTINGS: [&str; 5] = [
+    "SET enable_seqscan = off",
+    "SET enable_bitmapscan = off",
+    "SET jit = off",
+    "SET plan_cache_mode = force_custom_plan",
+    "SET idle_in_transaction_session_timeout = '20s'",
+];
 
 /// How long making one connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
