@@ -4,42 +4,43 @@
 //! alone; whether an event is soft-failed, the forward extremities and the current state depend on the order of arrival too,
 //! which is why the log keeps it.
 
+mod admit;
 mod batch;
 mod compose;
 mod explain;
 mod held_events;
+mod judge;
 mod place;
 mod purged;
 mod redactions;
+mod restore;
 mod verdict;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use self::{
     purged::Source,
-    redactions::{EventsView, RedactionSet, Redactions},
+    redactions::{RedactionSet, Redactions},
 };
 use sha2::{Digest, Sha256};
 
 pub use self::{
+    admit::PersistEvent,
     compose::{NewEvent, compose_create},
     explain::Explanation,
     place::{Arrival, Place},
     purged::{PurgedEvent, Remains},
+    restore::StoredPosition,
     verdict::{Check, Outcome, RecordedReason, Verdict},
 };
 use crate::{
-    event::{Content, Event, StateKey},
-    event_auth::{
-        AuthState, CitedAuthEvent, Refusal, StateLookup, can_redact_any, check_in_state, check_state_dependent,
-        check_state_independent,
-    },
-    graph::{Column, EventGraph, EventIndex, EventView, GraphError, KeyIndex, StoredEvent},
+    event::{Event, StateKey},
+    graph::{Column, EventGraph, EventIndex, GraphError},
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
     resolve::{Recorder, Silent, resolve},
     room_version::RoomVersionRules,
-    state::{Fingerprint, NodeIndex, NodeNumbers, NodeRecord, State, StateMap, conflicts},
+    state::{Fingerprint, NodeNumbers, State, StateMap, conflicts},
 };
 
 /// A room as far as its events are known here.
@@ -132,67 +133,6 @@ pub enum Effect {
     Persist(Box<PersistEvent>),
     /// The event is to be shown to clients, and sent on if it was made here.
     Publish(EventId),
-}
-
-/// All that is to be stored of a judged event.
-#[derive(Clone, Debug)]
-pub struct PersistEvent {
-    /// The event.
-    pub event: Arc<Event>,
-    /// Its number in the room.
-    pub index: EventIndex,
-    /// What resolution reads of it.
-    pub stored: StoredEvent,
-    /// Its canonical JSON without `unsigned`; redacted if its content hash did not match. Empty if it was purged.
-    pub json: Arc<[u8]>,
-    /// Whether the content hash matched.
-    pub content_hash_matched: bool,
-    /// Whether the server of `join_authorised_via_users_server` signed, if the event has that key.
-    pub authorising_user_signed: Option<bool>,
-    /// The outcome.
-    pub outcome: Outcome,
-    /// Why it was not accepted.
-    pub reason: Option<RecordedReason>,
-    /// The root of the state before the event; `None` if that is empty.
-    pub state_before: Option<NodeIndex>,
-    /// The root of the state after the event; `None` if that is empty.
-    pub state_after: Option<NodeIndex>,
-    /// Snapshot nodes of the states before and after the event and of the current state that were not there yet, children before
-    /// parents.
-    pub nodes: Vec<(NodeIndex, NodeRecord)>,
-    /// All forward extremities after the event, sorted, if they changed.
-    pub forward_extremities: Option<Vec<EventId>>,
-    /// The root of the current state after the event; `None` if that is empty.
-    pub current_state: Option<NodeIndex>,
-    /// The fingerprint of the current state after the event.
-    pub current_state_fingerprint: Fingerprint,
-    /// How many nodes have numbers after the event.
-    pub nodes_numbered: u32,
-    /// The room's create event, once there is one.
-    pub create: Option<EventIndex>,
-    /// Whether it is a redaction whose sender may redact any event.
-    pub may_redact_any: bool,
-    /// How often history of the room was purged before.
-    pub purges: u32,
-    /// What is known of its place. Outliers have no states.
-    pub place: Place,
-}
-
-/// What is stored of an event's place in a room.
-#[derive(Clone, Debug)]
-pub struct StoredPosition {
-    /// How it was judged.
-    pub outcome: Outcome,
-    /// Why it was not accepted.
-    pub reason: Option<RecordedReason>,
-    /// Whether it is a redaction whose sender may redact any event.
-    pub may_redact_any: bool,
-    /// The state before it; `None` for an outlier, and if that was purged.
-    pub state_before: Option<StateMap>,
-    /// How it came; `None` for an outlier.
-    pub arrival: Option<Arrival>,
-    /// A state before it was given, so not all of its prev events need to be there.
-    pub in_given_state: bool,
 }
 
 /// Why a room can't go on. Each is a broken invariant or a damaged store, never bad input.
@@ -341,19 +281,6 @@ impl Room {
         without.into_iter().collect()
     }
 
-    /// Whether an event that was made here, and builds on where the room stands, would be accepted; nothing changes.
-    ///
-    /// # Errors
-    ///
-    /// The first rule that refuses it.
-    pub fn check(&self, pdu: &VerifiedPdu) -> Result<(), Refusal> {
-        let event = pdu.event();
-        let auth_events: Vec<EventIndex> =
-            event.auth_events.iter().filter_map(|event_id| self.graph.index_of(event_id)).collect();
-        self.check_cited(pdu, &auth_events)?;
-        check_state_dependent(self.rules(), event, &CurrentState(self))
-    }
-
     /// Returns the keys at which the current state differs from an earlier state of this room. Costs what differs.
     pub fn changed_keys(&self, before: &StateMap) -> Vec<StateKey> {
         let mut changed = Vec::new();
@@ -454,85 +381,6 @@ impl Room {
         Fingerprint(hasher.finalize().into())
     }
 
-    /// Puts an event back that the log has, without judging it again. Events come in the order of the log, each that has states
-    /// followed by a call of [`restore_state_after`](Self::restore_state_after).
-    ///
-    /// # Errors
-    ///
-    /// When the log has an event before those it builds on.
-    pub fn restore_event(&mut self, pdu: &VerifiedPdu, position: StoredPosition) -> Result<(), RoomError> {
-        self.restore(&Source::Pdu(pdu), position)
-    }
-
-    /// Gives an outlier that was put back the place that it got later; as [`restore_event`](Self::restore_event) for others.
-    ///
-    /// # Errors
-    ///
-    /// When it is not an outlier.
-    pub fn restore_place(&mut self, pdu: &VerifiedPdu, position: StoredPosition) -> Result<(), RoomError> {
-        let event_id = pdu.event_id();
-        let index = self.graph.index_of(event_id).filter(|index| self.position(*index).is_outlier);
-        let index = index.ok_or_else(|| RoomError::NoOutlier(event_id.clone()))?;
-        self.restore_at(&Source::Pdu(pdu), index, position)
-    }
-
-    /// Sets the state after an event that was restored, as it was stored. Returns whether it is that state: the one before with the
-    /// event in it, or the same if the event changes none.
-    pub fn restore_state_after(&mut self, event_id: &EventId, state: StateMap) -> bool {
-        let Some(index) = self.graph.index_of(event_id) else { return false };
-        let Some(position) = self.positions.get_mut(index.as_usize()) else { return false };
-        let Some(states) = &mut position.states else { return false };
-        let key = self.graph.key(index).filter(|_| position.outcome != Outcome::Rejected);
-        let (mut holds_its_key, mut differs_elsewhere) = (key.is_none(), false);
-        conflicts(&self.graph, &[&states.before, &state], &mut |differing, held| {
-            if Some(differing) == key && held.last() == Some(&Some(index)) {
-                holds_its_key = true;
-            } else {
-                differs_elsewhere = true;
-            }
-        });
-        states.after = state;
-        holds_its_key && !differs_elsewhere
-    }
-
-    /// Sets the current state of a room whose events were all restored, how many snapshot nodes have numbers, and how often
-    /// history was purged.
-    pub fn restore_current_state(&mut self, state: StateMap, nodes_numbered: u32, purges: u32) {
-        self.current_state = state;
-        self.node_numbers = NodeNumbers::after(nodes_numbered);
-        self.purges = purges;
-    }
-
-    fn restore(&mut self, source: &Source<'_>, position: StoredPosition) -> Result<(), RoomError> {
-        let event = source.event();
-        if self.graph.index_of(&event.event_id).is_some() {
-            return Err(GraphError::Duplicate(event.event_id.clone()).into());
-        }
-        if position.arrival.is_some() && !position.in_given_state {
-            self.prev_events_of(event)?;
-        }
-        let index = self.number(event)?;
-        self.restore_at(source, index, position)
-    }
-
-    fn restore_at(
-        &mut self,
-        source: &Source<'_>,
-        index: EventIndex,
-        position: StoredPosition,
-    ) -> Result<(), RoomError> {
-        let StoredPosition { outcome, reason, may_redact_any, state_before, arrival, in_given_state } = position;
-        let prev_events = match arrival {
-            Some(_) if in_given_state => self.known_prev_events(source.event()),
-            Some(_) => self.prev_events_of(source.event())?,
-            None => Box::default(),
-        };
-        let redactions = self.redactions_after(&prev_events);
-        let states = state_before.map(|before| States { after: before.clone(), before });
-        let place = Standing { prev_events, redactions, states, may_redact_any, arrival };
-        self.insert(source, index, place, outcome, reason.map(Box::new))
-    }
-
     /// Returns those of an event's prev events that are here.
     fn known_prev_events(&self, event: &Event) -> Box<[EventIndex]> {
         event.prev_events.iter().filter_map(|event_id| self.graph.index_of(event_id)).collect()
@@ -552,225 +400,11 @@ impl Room {
         Ok(Before { redactions, prev_events, state, resolved, builds_on_all, given_state: None })
     }
 
-    /// Computes the current state of a room whose events were restored up to some point, and sets how many snapshot nodes had
-    /// numbers there and how often history was purged. Costs the resolution of the states after the forward extremities.
-    ///
-    /// # Errors
-    ///
-    /// When the state after one of them was purged since.
-    pub fn restore_current_state_of_extremities(&mut self, nodes_numbered: u32, purges: u32) -> Result<(), RoomError> {
-        self.current_state = self.resolve_extremities()?;
-        self.node_numbers = NodeNumbers::after(nodes_numbered);
-        self.purges = purges;
-        Ok(())
-    }
-
     /// Gives an event its number. It counts as rejected until it is judged.
     fn number(&mut self, event: &Event) -> Result<EventIndex, RoomError> {
         let auth_events = event.auth_events.iter().map(|event_id| self.known(event, event_id));
         let auth_events: Vec<EventIndex> = auth_events.collect::<Result<_, _>>()?;
         Ok(self.graph.insert_citing(event, &auth_events).ok_or(GraphError::Full)?)
-    }
-
-    fn judge(&self, pdu: &VerifiedPdu, index: EventIndex, before: &Before, arrival: Arrival) -> Verdict {
-        let view = EventsView::new(&self.graph, &self.redactions, &before.redactions);
-        if let Err(refusal) = self.check_auth_events(view, pdu, index) {
-            return Verdict::Rejected { check: Check::AuthEvents, refusal };
-        }
-        let event = self.graph.event(index);
-        if let Err(refusal) = check_in_state(event, &mut InState { view, state: &before.state }) {
-            return Verdict::Rejected { check: Check::StateBefore, refusal };
-        }
-        if arrival == Arrival::Unsigned {
-            return Verdict::NotRecommended;
-        }
-        // Where the event builds on all forward extremities, the current state is the state before it.
-        if before.builds_on_all || arrival != Arrival::New {
-            return Verdict::Accepted;
-        }
-        let redactions = self.redactions_after(&self.forward_extremities);
-        let view = EventsView::new(&self.graph, &self.redactions, &redactions);
-        match check_in_state(event, &mut InState { view, state: &self.current_state }) {
-            Ok(()) => Verdict::Accepted,
-            Err(refusal) => Verdict::SoftFailed(refusal),
-        }
-    }
-
-    /// Check 4: the rules about `auth_events`, and the others in the state that these events make up.
-    fn check_auth_events(&self, view: EventsView<'_>, pdu: &VerifiedPdu, index: EventIndex) -> Result<(), Refusal> {
-        let auth_events = self.graph.auth_events(index);
-        self.check_cited(pdu, auth_events)?;
-        let create = self.graph.create();
-        check_in_state(self.graph.event(index), &mut AuthEventsAsState { view, auth_events, create })
-    }
-
-    /// The rules that look at the events that an event cites, and at no state.
-    fn check_cited(&self, pdu: &VerifiedPdu, auth_events: &[EventIndex]) -> Result<(), Refusal> {
-        let graph = &self.graph;
-        let cited = auth_events.iter().map(|index| {
-            let event = graph.event(*index);
-            CitedAuthEvent {
-                event_type: graph.name(event.event_type()),
-                state_key: event.state_key().map(|state_key| graph.name(state_key)),
-                room_id: &self.room_id,
-                rejected: graph.is_rejected(*index),
-            }
-        });
-        let cited: Vec<_> = cited.collect();
-        let create = graph.create().map(|index| graph.event_id(index));
-        let signed = pdu.authorising_user_signed();
-        check_state_independent(self.rules(), pdu.event(), signed, create.as_ref(), &cited)
-    }
-
-    /// Makes a judged event part of the room and says what is to be stored.
-    fn admit(
-        &mut self,
-        source: &Source<'_>,
-        index: EventIndex,
-        before: Before,
-        arrival: Arrival,
-        outcome: Outcome,
-        reason: Option<RecordedReason>,
-    ) -> Result<(States, PersistEvent), RoomError> {
-        let event = source.event().clone();
-        let may_redact_any = self.may_redact_any(&event, index, &before);
-        let was_outlier = index.as_usize() < self.positions.len();
-        let Before { prev_events, redactions, state, given_state, .. } = before;
-        let states = Some(States { before: state.clone(), after: state.clone() });
-        let place = Standing { prev_events, redactions, states, may_redact_any, arrival: Some(arrival) };
-        self.insert(source, index, place, outcome, reason.clone().map(Box::new))?;
-        let key = self.graph.key(index).filter(|_| outcome != Outcome::Rejected);
-        let after = key.map_or_else(|| state.clone(), |key| state.insert(&self.graph, key, index));
-        let states = States { before: state, after };
-        if let Some(position) = self.positions.get_mut(index.as_usize()) {
-            position.states = Some(states.clone());
-        }
-
-        // An accepted event is a forward extremity now; others change nothing there.
-        let extremities_changed = outcome == Outcome::Accepted && arrival != Arrival::History;
-        if extremities_changed {
-            self.current_state = self.resolve_extremities()?;
-        }
-        let place = Place::Placed { arrival, given_state, was_outlier };
-        let mut persist = self.to_persist(source, index, place, outcome, reason);
-        for state in [&states.before, &states.after, &self.current_state] {
-            state.number_nodes(&self.graph, &mut self.node_numbers, &mut persist.nodes).ok_or(GraphError::Full)?;
-        }
-        persist.state_before = states.before.root_number();
-        persist.state_after = states.after.root_number();
-        persist.forward_extremities = extremities_changed.then(|| self.forward_extremities());
-        persist.current_state = self.current_state.root_number();
-        persist.nodes_numbered = self.node_numbers.given();
-        persist.may_redact_any = may_redact_any;
-        Ok((states, persist))
-    }
-
-    /// Says what is to be stored of an event in any place.
-    fn to_persist(
-        &self,
-        source: &Source<'_>,
-        index: EventIndex,
-        place: Place,
-        outcome: Outcome,
-        reason: Option<RecordedReason>,
-    ) -> PersistEvent {
-        let event = source.event().clone();
-        let pdu = source.pdu();
-        PersistEvent {
-            stored: self.graph.stored_event(index, event.clone(), self.node_numbers.given()),
-            event,
-            index,
-            json: pdu.map(|pdu| pdu.json().clone()).unwrap_or_default(),
-            content_hash_matched: pdu.is_some_and(VerifiedPdu::content_hash_matched),
-            authorising_user_signed: pdu.and_then(VerifiedPdu::authorising_user_signed),
-            outcome,
-            reason,
-            state_before: None,
-            state_after: None,
-            nodes: Vec::new(),
-            forward_extremities: None,
-            current_state: self.current_state.root_number(),
-            current_state_fingerprint: self.current_state.fingerprint(&self.graph),
-            nodes_numbered: self.node_numbers.given(),
-            create: self.graph.create(),
-            may_redact_any: false,
-            purges: self.purges,
-            place,
-        }
-    }
-
-    /// Makes an event part of the room. The state after it is the one before until the caller sets it.
-    fn insert(
-        &mut self,
-        source: &Source<'_>,
-        index: EventIndex,
-        place: Standing,
-        outcome: Outcome,
-        reason: Option<Box<RecordedReason>>,
-    ) -> Result<(), RoomError> {
-        let Standing { prev_events, redactions, states, may_redact_any, arrival } = place;
-        let rejected = outcome == Outcome::Rejected;
-        let redacted = if rejected { None } else { source.redacted_facts()? };
-        self.graph.judge(index, redacted.as_ref(), rejected)?;
-        let counts = arrival.is_some() && !rejected;
-        let redactions =
-            if counts { self.redactions.add(&self.graph, index, may_redact_any, redactions) } else { redactions };
-        let event = self.held(source.event(), index, &prev_events);
-        let depth = source.event().depth;
-        let is_skeleton = source.pdu().is_none();
-        let position = Position {
-            event,
-            depth,
-            outcome,
-            reason,
-            states,
-            is_skeleton,
-            redactions,
-            may_redact_any,
-            is_outlier: arrival.is_none(),
-            // Nothing of the past becomes an extremity.
-            is_built_on: arrival == Some(Arrival::History),
-            prev_events: prev_events.clone(),
-        };
-        match self.positions.get_mut(index.as_usize()) {
-            Some(outlier) => *outlier = position,
-            None => self.positions.push(position),
-        }
-        if outcome == Outcome::Accepted {
-            match arrival {
-                Some(Arrival::Entry) => self.forward_extremities.clear(),
-                Some(Arrival::New | Arrival::Unsigned) => {}
-                Some(Arrival::History) | None => return Ok(()),
-            }
-            self.advance_extremities(index, &prev_events);
-        }
-        Ok(())
-    }
-
-    /// Replaces the extremities that an accepted event builds on, directly or through soft-failed events.
-    ///
-    /// Not through rejected ones: deployed servers keep no edges of those, and an extremity behind a rejected event stays one.
-    /// The specification says nothing here; what it costs is that the state there is resolved once more.
-    fn advance_extremities(&mut self, index: EventIndex, prev_events: &[EventIndex]) {
-        let mut pending = prev_events.to_vec();
-        while let Some(prev) = pending.pop() {
-            let Some(position) = self.positions.get_mut(prev.as_usize()) else { continue };
-            // Behind an event that was built on before there is no extremity any more.
-            if std::mem::replace(&mut position.is_built_on, true) {
-                continue;
-            }
-            self.forward_extremities.remove(&prev);
-            if position.outcome == Outcome::SoftFailed {
-                pending.extend(&position.prev_events);
-            }
-        }
-        self.forward_extremities.insert(index);
-    }
-
-    fn resolve_extremities(&self) -> Result<StateMap, RoomError> {
-        let extremities: Vec<EventIndex> = self.forward_extremities.iter().copied().collect();
-        let states = self.states_after(&extremities)?;
-        Ok(self.resolve(&states, &mut Silent))
     }
 
     fn resolve(&self, states: &[StateMap], recorder: &mut impl Recorder) -> StateMap {
@@ -787,16 +421,6 @@ impl Room {
 
     fn redactions_after<'e>(&self, events: impl IntoIterator<Item = &'e EventIndex>) -> RedactionSet {
         RedactionSet::union(events.into_iter().map(|index| &self.position(*index).redactions))
-    }
-
-    fn may_redact_any(&self, event: &Event, index: EventIndex, before: &Before) -> bool {
-        if !matches!(event.content, Content::Redaction(_)) {
-            return false;
-        }
-        let view = EventsView::new(&self.graph, &self.redactions, &before.redactions);
-        let Some(create) = self.graph.create() else { return false };
-        let power_levels = before.state.get(&self.graph, KeyIndex::POWER_LEVELS).map(|index| view.event(index));
-        can_redact_any(view.event(create), power_levels, self.graph.event(index).sender())
     }
 
     fn prev_events_of(&self, event: &Event) -> Result<Box<[EventIndex]>, RoomError> {
@@ -825,55 +449,6 @@ struct Before {
     builds_on_all: bool,
     /// Events of a state that another server gave, sorted.
     given_state: Option<Vec<EventIndex>>,
-}
-
-/// Where an event stands in the room, as far as that does not depend on its verdict.
-struct Standing {
-    prev_events: Box<[EventIndex]>,
-    /// Those before it.
-    redactions: RedactionSet,
-    states: Option<States>,
-    may_redact_any: bool,
-    /// `None` for an outlier.
-    arrival: Option<Arrival>,
-}
-
-/// The current state by its events.
-struct CurrentState<'r>(&'r Room);
-
-impl StateLookup for CurrentState<'_> {
-    fn state_event(&self, event_type: &str, state_key: &str) -> Option<&Event> {
-        self.0.state_event(&self.0.current_state().get(event_type, state_key)?).map(|event| &**event)
-    }
-}
-
-/// A state, its events as they stand in a view.
-struct InState<'g> {
-    view: EventsView<'g>,
-    state: &'g StateMap,
-}
-
-impl<'g> AuthState<'g> for InState<'g> {
-    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>> {
-        Some(self.view.event(self.state.get(self.view.graph(), key)?))
-    }
-}
-
-/// The state that an event's own auth events make up: what check 4 of "Checks performed on receipt of a PDU" looks at.
-struct AuthEventsAsState<'g> {
-    view: EventsView<'g>,
-    /// Without duplicates.
-    auth_events: &'g [EventIndex],
-    /// The create event of the room; looked at if the auth events have none, as in room version 12.
-    create: Option<EventIndex>,
-}
-
-impl<'g> AuthState<'g> for AuthEventsAsState<'g> {
-    fn event(&mut self, key: KeyIndex) -> Option<EventView<'g>> {
-        let graph = self.view.graph();
-        let mut cited = self.auth_events.iter().copied().chain(self.create);
-        cited.find(|index| graph.key(*index) == Some(key)).map(|index| self.view.event(index))
-    }
 }
 
 #[cfg(test)]

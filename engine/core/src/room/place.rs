@@ -5,7 +5,8 @@
 //! here is judged by a state before it that another server gave.
 
 use super::{
-    Before, Check, Effect, Judged, Outcome, PersistEvent, Receipt, RecordedReason, Room, RoomError, Standing, Verdict,
+    Before, Check, Effect, Judged, Outcome, PersistEvent, Receipt, RecordedReason, Room, RoomError, Verdict,
+    admit::Standing,
     purged::Source,
     redactions::{EventsView, RedactionSet},
 };
