@@ -7,6 +7,7 @@ mod deactivate;
 mod directory;
 mod interactive;
 mod login;
+mod media;
 mod register;
 pub(crate) mod rooms;
 mod shared_secret;
@@ -33,7 +34,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(register::routes());
     let routes = routes.merge(rooms::routes()).merge(shared_secret::routes(app));
     let routes = routes.merge(capabilities::routes()).merge(directory::routes()).merge(user::routes());
-    routes.merge(to_device::routes())
+    routes.merge(to_device::routes()).merge(media::routes())
 }
 
 /// Returns a user id in ruma's type.

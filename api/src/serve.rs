@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod error;
+pub(crate) mod files;
 pub mod init;
 pub mod signing_key;
 pub mod typed;
@@ -32,6 +33,7 @@ use ravel_homeserver::{
     accounts::Accounts,
     clock::{Clock, SystemClock},
     homeserver::{Homeserver, HomeserverConfig},
+    media::MediaConfig,
     network::Network,
     random::OsRandom,
     rooms::{Rooms, ToSend},
@@ -145,6 +147,7 @@ impl Shared {
             keys: network::key_store_config(&config.federation),
             pauses: network::pauses(&config.federation),
             servers: network::servers(&config.federation),
+            media: MediaConfig { path: config.media.path.clone(), file_bytes_max: config.media.max_upload_size },
         };
         let homeserver = Homeserver::open(homeserver_config, log, clock.clone(), random, network).await;
         let (homeserver, to_send) = homeserver.map_err(ServeError::Rooms)?;

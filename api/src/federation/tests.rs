@@ -5,6 +5,7 @@ mod invites;
 mod joins;
 mod knocks;
 mod large;
+mod media;
 mod messages;
 mod restricted;
 mod third_party;

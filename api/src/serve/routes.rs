@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{App, error::MatrixError, health, layers, well_known};
 use crate::{client, federation};
 
-/// The versions of the specification that clients may rely on. From v1.11 on they ask for media with their access token.
+/// The versions of the specification that clients may rely on.
 const CLIENT_VERSIONS: [&str; 11] =
     ["r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10"];
 
@@ -55,9 +55,12 @@ pub(super) fn finish(routes: Router<App>, app: &App) -> Router {
         .with_state(app.clone())
 }
 
+/// The feature of v1.11 that clients may rely on: they ask for media with their access token.
+const AUTHENTICATED_MEDIA: &str = "org.matrix.msc3916.stable";
+
 /// Source: client-server API, "GET /_matrix/client/versions".
 async fn client_versions() -> Json<Value> {
-    Json(json!({ "versions": CLIENT_VERSIONS, "unstable_features": {} }))
+    Json(json!({ "versions": CLIENT_VERSIONS, "unstable_features": { AUTHENTICATED_MEDIA: true } }))
 }
 
 /// Source: server-server API, "GET /_matrix/federation/v1/version".

@@ -133,15 +133,7 @@ async fn path_arguments(head: &mut Parts, app: &App) -> Result<Vec<String>, Matr
 async fn read_body(head: &Parts, body: Body, app: &App) -> Result<Bytes, MatrixError> {
     let bytes_max = head.extensions.get::<BodyBytesMax>();
     let bytes_max = bytes_max.map_or(u64::from(app.config.limits.body_bytes_max), |bytes_max| bytes_max.0);
-    // A bomb of zeros costs its sender nothing, and the specification has no compressed requests.
-    let encoding = head.headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(MatrixError::unsupported_encoding());
-    }
-    let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|announced: u64| announced > bytes_max) {
-        return Err(MatrixError::too_large(bytes_max));
-    }
+    check_body_headers(&head.headers, bytes_max)?;
     let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
     let time = std::time::Duration::from_secs(u64::from(app.config.limits.body_seconds_max));
     match tokio::time::timeout(time, limited.collect()).await {
@@ -151,6 +143,24 @@ async fn read_body(head: &Parts, body: Body, app: &App) -> Result<Bytes, MatrixE
         Ok(Err(_)) => Err(MatrixError::bad_request(ruma::api::error::ErrorKind::Unknown, "the body broke off")),
         Err(_) => Err(MatrixError::too_slow()),
     }
+}
+
+/// Checks what a request tells of its body: that it is not compressed, and not too large.
+///
+/// # Errors
+///
+/// 413 `M_TOO_LARGE`, 415 `M_UNKNOWN`
+pub(crate) fn check_body_headers(headers: &HeaderMap, bytes_max: u64) -> Result<(), MatrixError> {
+    // A bomb of zeros costs its sender nothing, and the specification has no compressed requests.
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(MatrixError::unsupported_encoding());
+    }
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|announced: u64| announced > bytes_max) {
+        return Err(MatrixError::too_large(bytes_max));
+    }
+    Ok(())
 }
 
 /// Tells what is wrong with a request that ruma can't read.

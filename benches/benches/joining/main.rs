@@ -33,6 +33,7 @@ use ravel_homeserver::{
     clock::SystemClock,
     federation::{Pauses, ServerFilter, keys::KeyStoreConfig},
     homeserver::{Homeserver, HomeserverConfig},
+    media::MediaConfig,
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
     rooms::{CreateRoom, Preset, SendEvent},
@@ -145,6 +146,7 @@ async fn open(store: Arc<dyn Store>, given: GivenRoom, keys: &KeyRing) -> Homese
         keys: KeyStoreConfig::default(),
         pauses: Pauses::default(),
         servers: ServerFilter::default(),
+        media: MediaConfig::default(),
     };
     let network = Arc::new(Resident(given));
     let opened = Homeserver::open(config, log, Arc::new(SystemClock), Arc::new(OsRandom), network).await;

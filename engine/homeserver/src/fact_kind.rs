@@ -71,6 +71,10 @@ pub const LOCAL_MEMBER: u8 = 51;
 /// The current state for which a room's members who are users of this server were kept: room id → its fingerprint.
 pub const LOCAL_MEMBERS: u8 = 52;
 
+/// Files that are kept here: server name, NUL, media id → what the file is, and the SHA-256 of its content, by which it is in the folder of
+/// files. It is written after the file.
+pub const MEDIA: u8 = 60;
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -21,6 +21,7 @@ use crate::{
     },
     filters::Filters,
     joining::Joining,
+    media::{Media, MediaConfig},
     network::Network,
     open_id::OpenId,
     profiles::Profiles,
@@ -67,6 +68,8 @@ pub struct Parts {
     pub ephemeral: Ephemeral,
     /// Tokens by which users prove who they are.
     pub open_id: OpenId,
+    /// Files of users.
+    pub media: Media,
     /// What is new for users.
     pub syncs: Syncs,
     /// Requests to other servers.
@@ -97,6 +100,8 @@ pub struct HomeserverConfig {
     pub pauses: Pauses,
     /// Which servers it has to do with.
     pub servers: ServerFilter,
+    /// Where files are, and how large they may be.
+    pub media: MediaConfig,
 }
 
 /// How many events may wait to be put into the queues of their destinations.
@@ -124,7 +129,7 @@ impl Homeserver {
         random: Arc<dyn Random>,
         network: Arc<dyn Network>,
     ) -> Result<(Self, mpsc::Receiver<ToSend>), RoomsError> {
-        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys, pauses, servers } = config;
+        let HomeserverConfig { server_name, signing_key, cheap_password_hashes, keys, pauses, servers, media } = config;
         let accounts_config = AccountsConfig { server_name: server_name.clone(), cheap_password_hashes };
         let accounts = Accounts::new(log.clone(), clock.clone(), random.clone(), accounts_config);
         let (outbox, to_send) = mpsc::channel(OUTBOX_MAX);
@@ -144,6 +149,7 @@ impl Homeserver {
         let directory = Directory::new(log.clone(), rooms.clone());
         let open_id = OpenId::new(clock.clone(), random.clone());
         let ephemeral = Ephemeral::new(log.clone(), rooms.clone(), clock.clone());
+        let media = Media::open(media, log.clone(), client.clone(), clock.clone(), random.clone()).await;
         let to_device = ToDevice::new(log.clone(), rooms.clone(), accounts.clone(), clock.clone(), random.clone());
         let to_device = Arc::new(to_device);
         let syncs =
@@ -162,6 +168,7 @@ impl Homeserver {
             directory,
             ephemeral,
             open_id,
+            media,
             syncs,
             client,
             keys,

@@ -15,6 +15,7 @@ pub mod federation;
 pub mod filters;
 pub mod homeserver;
 pub mod joining;
+pub mod media;
 pub mod network;
 pub mod open_id;
 mod parallel;

@@ -32,6 +32,7 @@ use crate::{
         keys::{KeyStoreConfig, OwnKeys},
     },
     homeserver::{Homeserver, HomeserverConfig},
+    media::MediaConfig,
     network::{Network, NetworkError, RequestLimits},
     random::OsRandom,
     rooms::{CreateRoom, Preset, SendEvent, ToSend},
@@ -197,6 +198,7 @@ pub(crate) fn config(name: &str, denied: &str) -> HomeserverConfig {
         keys: KeyStoreConfig::default(),
         pauses: Pauses::default(),
         servers: ServerFilter::new(vec!["*".to_owned()], vec![denied.to_owned()]),
+        media: MediaConfig::default(),
     }
 }
 

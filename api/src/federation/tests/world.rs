@@ -30,10 +30,16 @@ use ravel_store::MemoryStore;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::serve::{App, Shared, config::Config};
+use crate::serve::{
+    App, Shared,
+    config::{Config, Media},
+};
 
 /// What a test does with an answer on its way: server and path of the request, and the answer, which it may change.
 pub(super) type Tamper = Box<dyn Fn(&str, &str, &mut Response<Bytes>) + Send + Sync>;
+
+/// Bytes of the largest file of a server.
+pub(super) const MAX_UPLOAD_SIZE: u64 = 100_000;
 
 /// The servers.
 #[derive(Clone, Default)]
@@ -46,6 +52,8 @@ struct Inner {
     /// Method, path and query of each request, with its destination.
     asked: Vec<(String, String)>,
     tamper: Option<Arc<Tamper>>,
+    /// Those with the servers' files.
+    folders: Vec<tempfile::TempDir>,
 }
 
 impl Network for World {
@@ -92,10 +100,20 @@ impl World {
         let server_name = ServerName::parse(name).unwrap();
         let mut config = Config::of(server_name.clone());
         config.registration.cheap_password_hashes = true;
+        let folder = tempfile::tempdir().unwrap();
+        config.media = Media { path: folder.path().to_owned(), max_upload_size: MAX_UPLOAD_SIZE };
+        self.0.lock().unwrap().folders.push(folder);
         let key = key_of(name);
         let (app, routes) = Shared::open_for_test(Arc::new(self.clone()), config, Arc::new(store), key).await;
         self.0.lock().unwrap().routes.insert(server_name.clone(), routes);
         Server { app, name: server_name }
+    }
+
+    /// Sends a request to a server as a client does.
+    pub(super) async fn ask(&self, server: &Server, request: Request<Body>) -> Response<Bytes> {
+        let routes = self.0.lock().unwrap().routes[&server.name].clone();
+        let (head, body) = routes.oneshot(request).await.unwrap().into_parts();
+        Response::from_parts(head, body.collect().await.unwrap().to_bytes())
     }
 
     /// Makes a server unreachable, or reachable again.

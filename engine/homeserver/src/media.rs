@@ -1,0 +1,152 @@
+//! Files that users upload.
+//!
+//! A file is in a folder, under the SHA-256 of its content (`files`). What it is, is a fact of the log, which is written when the file
+//! is on the disk: a stop in between leaves a file that nothing names.
+//!
+//! Source: client-server API, "Content repository".
+
+mod description;
+mod error;
+mod files;
+mod id;
+mod records;
+
+use std::{path::PathBuf, pin::pin, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use ravel_core::id::{ServerName, UserId};
+use ravel_store::log::EventLog;
+use tokio::fs::File;
+
+pub use self::{
+    description::{Description, FILE_NAME_BYTES_MAX},
+    error::MediaError,
+    id::{InvalidMediaId, MediaId},
+};
+use self::{files::Files, records::FileRecord};
+use crate::{clock::Clock, federation::FederationClient, random::Random};
+
+/// Where files are kept, and how large they may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaConfig {
+    /// The folder for them. It is made when there is something to keep.
+    pub path: PathBuf,
+    /// Bytes of the largest file.
+    pub file_bytes_max: u64,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self { path: "media".into(), file_bytes_max: 50 << 20 }
+    }
+}
+
+/// A file that is there, to be read from its beginning.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// Its content.
+    pub content: File,
+    /// How long that is.
+    pub bytes: u64,
+    /// What it is said to be.
+    pub description: Description,
+}
+
+/// The files of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Media(Arc<Inner>);
+
+struct Inner {
+    config: MediaConfig,
+    files: Files,
+    log: Arc<EventLog>,
+    client: FederationClient,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl Media {
+    /// Opens the files that a log tells of. What interrupted uploads have left in the folder is removed.
+    pub async fn open(
+        config: MediaConfig,
+        log: Arc<EventLog>,
+        client: FederationClient,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let files = Files::new(&config.path);
+        if let Err(error) = files.remove_unfinished().await {
+            tracing::warn!(%error, "what interrupted uploads have left can't be removed");
+        }
+        Self(Arc::new(Inner { config, files, log, client, clock, random }))
+    }
+
+    /// Returns how many bytes the largest file may have.
+    pub fn file_bytes_max(&self) -> u64 {
+        self.0.config.file_bytes_max
+    }
+
+    /// Keeps a file of a user and returns its id. It is on the disk when this returns; if it is not waited for, nothing is left of it.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`, `BrokenOff` if the body fails, `FileNameTooLong`, and when folder or log can't be written.
+    pub async fn upload<E>(
+        &self,
+        uploader: &UserId,
+        description: Description,
+        body: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<MediaId, MediaError> {
+        let description = description.of_user()?;
+        let mut file = self.0.files.begin().await?;
+        let mut body = pin!(body);
+        while let Some(part) = body.next().await {
+            let part = part.map_err(|_| MediaError::BrokenOff)?;
+            if part.len() as u64 > self.file_bytes_max() - file.bytes() {
+                return Err(MediaError::TooLarge { bytes_max: self.file_bytes_max() });
+            }
+            file.write(&part).await?;
+        }
+        let media_id = MediaId::random(&*self.0.random);
+        let kept = self.0.files.keep(file).await?;
+        let record = FileRecord::new(kept, description, Some(uploader), self.0.clock.now_ms());
+        self.put_record(self.0.client.our_name(), &media_id, &record).await?;
+        Ok(media_id)
+    }
+
+    /// Opens a file that was uploaded here.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, and when log or folder can't be read.
+    pub async fn local(&self, media_id: &MediaId) -> Result<OpenFile, MediaError> {
+        self.kept(self.0.client.our_name(), media_id).await?.ok_or(MediaError::NotFound)
+    }
+
+    /// Opens a file, of whichever server it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`local`](Self::local).
+    pub async fn get(&self, server: &ServerName, media_id: &MediaId) -> Result<OpenFile, MediaError> {
+        self.kept(server, media_id).await?.ok_or(MediaError::NotFound)
+    }
+
+    /// Opens a file that is kept here, `None` if there is no such one.
+    async fn kept(&self, server: &ServerName, media_id: &MediaId) -> Result<Option<OpenFile>, MediaError> {
+        let Some(record) = self.record(server, media_id).await? else { return Ok(None) };
+        let Some((content, bytes)) = self.0.files.open(&record.sha256).await? else {
+            tracing::error!(server = server.as_str(), %media_id, "a file is not in the folder of files");
+            return Ok(None);
+        };
+        if bytes != record.bytes {
+            tracing::error!(server = server.as_str(), %media_id, bytes, expected = record.bytes, "a file is damaged");
+            return Ok(None);
+        }
+        Ok(Some(OpenFile { content, bytes, description: record.description() }))
+    }
+}
+
+#[cfg(test)]
+mod tests;
