@@ -72,7 +72,8 @@ null if none is) and met.
 Bare is the engine with the options that Ravel gives it and nothing of Ravel: batches are written with the very keys and values that
 Ravel's log makes (recorded before), synced once each; single events by 16 threads, each event with a sync of its own that the engine
 may share; look-ups are of four snapshot nodes one after the other, as many as there are between the root of a state of some thousand entries
-and an entry; a page is the 50 newest entries of a timeline before a random place, with their events.
+and an entry; a page is the 50 newest entries of a timeline before a random place, with their events; a rebuild reads the log and writes the
+batches of projections that Ravel writes, and judges nothing. CPU time is that of this process: a server's is no part of it.
 
 Judging the events is no part of it: that is the same for all of them.";
 
@@ -227,6 +228,9 @@ impl Bench<'_> {
                 look_ups.raw.push(self.look_ups(|key| engine.get(Keyspace::SnapshotNodes, key))?);
                 pages.raw.push(self.pages(|range| engine.page(&range, BATCH_EVENTS))?);
             }
+            if let Some(engine) = &engine {
+                rebuild_cpu.raw.push(self.raw_rebuild(&**engine)?);
+            }
             let mut log = block_on(EventLog::open_to_repair(Arc::clone(&store)))?;
             let (began, cpu) = (Instant::now(), ProcessTime::now());
             block_on(log.rebuild(|_, _| {}))?;
@@ -309,6 +313,19 @@ impl Bench<'_> {
             joined.collect()
         });
         Ok(Singles::new(times?.concat(), began.elapsed()))
+    }
+
+    /// Reads the log and writes the projections of a rebuild; returns entries for each second of CPU time.
+    fn raw_rebuild(&self, engine: &dyn RawEngine) -> Result<f64, Failure> {
+        let mut writer = engine.writer()?;
+        let cpu = ProcessTime::now();
+        let entries = engine.read_log()?;
+        let Some((last, others)) = self.workload.rebuild.split_last() else { return Ok(0.0) };
+        for ops in others {
+            writer.write_relaxed(ops)?;
+        }
+        writer.write(last)?;
+        Ok(entries as f64 / cpu.elapsed().as_secs_f64())
     }
 
     fn look_ups(&self, get: impl Fn(&Bytes) -> Result<(), Failure>) -> Result<f64, Failure> {

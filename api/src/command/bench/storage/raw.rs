@@ -19,11 +19,18 @@ pub(super) trait RawEngine: Sync {
 
     /// Reads the last items of a range of a timeline, and the log entries that they name.
     fn page(&self, range: &KeyRange, items: usize) -> Result<(), Failure>;
+
+    /// Reads all entries of the log; returns how many there are.
+    fn read_log(&self) -> Result<usize, Failure>;
 }
 
-/// Writes to a bare engine, durable on return.
+/// Writes to a bare engine.
 pub(super) trait RawWriter: Send {
+    /// Durable on return, as is all that was written before.
     fn write(&mut self, ops: &[Op]) -> Result<(), Failure>;
+
+    /// Not durable until something is that is written later.
+    fn write_relaxed(&mut self, ops: &[Op]) -> Result<(), Failure>;
 }
 
 /// Returns what is put.

@@ -45,6 +45,8 @@ pub(super) struct Workload {
     /// What it writes for each of [`singles_of`](Self::singles_of), by room; but for the head of the log, which a group of
     /// appends shares.
     pub(super) singles: Vec<Vec<Vec<Op>>>,
+    /// What a rebuild writes after [`in_batches`](Self::in_batches).
+    pub(super) rebuild: Vec<Vec<Op>>,
     nodes: Vec<Bytes>,
     timelines: Vec<Bytes>,
 }
@@ -79,14 +81,23 @@ impl Workload {
     }
 
     fn new(rooms: Vec<RoomEvents>) -> Result<Self, Failure> {
-        let mut workload =
-            Self { rooms, batches: Vec::new(), singles: Vec::new(), nodes: Vec::new(), timelines: Vec::new() };
+        let mut workload = Self {
+            rooms,
+            batches: Vec::new(),
+            singles: Vec::new(),
+            rebuild: Vec::new(),
+            nodes: Vec::new(),
+            timelines: Vec::new(),
+        };
         let recorder = Recorder::default();
         let log = block_on(EventLog::open(Arc::new(recorder.clone())))?;
         for (room, events) in workload.in_batches() {
             block_on(log.append(&room.room_id, room.rules, events, Durability::Sync))?;
         }
         let batches = recorder.take();
+        drop(log);
+        block_on(block_on(EventLog::open_to_repair(Arc::new(recorder.clone())))?.rebuild(|_, _| {}))?;
+        workload.rebuild = recorder.take();
         let recorder = Recorder::default();
         let log = block_on(EventLog::open(Arc::new(recorder.clone())))?;
         let mut singles = Vec::new();

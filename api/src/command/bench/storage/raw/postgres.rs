@@ -97,6 +97,13 @@ impl RawEngine for Raw {
         let found = connection.runtime.block_on(connection.client.query(get_many, &parameters)).map_err(failed)?;
         if found.len() == keys.len() { Ok(()) } else { Err(failed(Missing)) }
     }
+
+    fn read_log(&self) -> Result<usize, Failure> {
+        let Connection { client, runtime } = &self.reader.lock().unwrap_or_else(PoisonError::into_inner).connection;
+        let select = "SELECT key, value FROM raw_items WHERE keyspace = $1 ORDER BY key";
+        let rows = runtime.block_on(client.query(select, &[&number(Keyspace::Log)])).map_err(failed)?;
+        Ok(rows.len())
+    }
 }
 
 struct Writer {
@@ -106,6 +113,20 @@ struct Writer {
 
 impl RawWriter for Writer {
     fn write(&mut self, ops: &[Op]) -> Result<(), Failure> {
+        self.put(ops)
+    }
+
+    fn write_relaxed(&mut self, ops: &[Op]) -> Result<(), Failure> {
+        let Connection { client, runtime } = &self.connection;
+        runtime.block_on(client.batch_execute("SET synchronous_commit TO off")).map_err(failed)?;
+        self.put(ops)?;
+        let Connection { client, runtime } = &self.connection;
+        runtime.block_on(client.batch_execute("SET synchronous_commit TO on")).map_err(failed)
+    }
+}
+
+impl Writer {
+    fn put(&self, ops: &[Op]) -> Result<(), Failure> {
         let Connection { client, runtime } = &self.connection;
         // A statement takes each key once; the last value counts.
         let last: std::collections::BTreeMap<(i16, &Bytes), &Bytes> =

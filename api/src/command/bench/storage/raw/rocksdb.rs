@@ -27,9 +27,7 @@ fn family(db: &DB, keyspace: Keyspace) -> Result<&ColumnFamily, Failure> {
 
 impl RawEngine for Raw {
     fn writer(&self) -> Result<Box<dyn RawWriter>, Failure> {
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        Ok(Box::new(Writer(Arc::clone(&self.0), options)))
+        Ok(Box::new(Writer(Arc::clone(&self.0))))
     }
 
     fn get(&self, keyspace: Keyspace, key: &Bytes) -> Result<(), Failure> {
@@ -57,16 +55,41 @@ impl RawEngine for Raw {
         }
         Ok(())
     }
+
+    fn read_log(&self) -> Result<usize, Failure> {
+        let mut iterator = self.0.raw_iterator_cf(family(&self.0, Keyspace::Log)?);
+        let mut entries = 0;
+        iterator.seek_to_first();
+        while let Some((_, value)) = iterator.item() {
+            drop(Bytes::copy_from_slice(value));
+            entries += 1;
+            iterator.next();
+        }
+        iterator.status().map_err(failed)?;
+        Ok(entries)
+    }
 }
 
-struct Writer(Arc<DB>, WriteOptions);
+struct Writer(Arc<DB>);
 
 impl RawWriter for Writer {
     fn write(&mut self, ops: &[Op]) -> Result<(), Failure> {
+        self.put(ops, true)
+    }
+
+    fn write_relaxed(&mut self, ops: &[Op]) -> Result<(), Failure> {
+        self.put(ops, false)
+    }
+}
+
+impl Writer {
+    fn put(&self, ops: &[Op], sync: bool) -> Result<(), Failure> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
         let mut batch = WriteBatch::default();
         for (keyspace, key, value) in puts(ops) {
             batch.put_cf(family(&self.0, keyspace)?, key, value);
         }
-        self.0.write_opt(batch, &self.1).map_err(failed)
+        self.0.write_opt(batch, &options).map_err(failed)
     }
 }

@@ -49,6 +49,15 @@ impl RawEngine for Raw {
         }
         Ok(())
     }
+
+    fn read_log(&self) -> Result<usize, Failure> {
+        let mut entries = 0;
+        for item in self.tree.scan_prefix(item_key(Keyspace::Log, &[])) {
+            drop(Bytes::copy_from_slice(&item.map_err(failed)?.1));
+            entries += 1;
+        }
+        Ok(entries)
+    }
 }
 
 struct Writer {
@@ -58,12 +67,16 @@ struct Writer {
 
 impl RawWriter for Writer {
     fn write(&mut self, ops: &[Op]) -> Result<(), Failure> {
+        self.write_relaxed(ops)?;
+        self.tree.flush().map_err(failed)?;
+        Ok(self.file.sync_data()?)
+    }
+
+    fn write_relaxed(&mut self, ops: &[Op]) -> Result<(), Failure> {
         let mut batch = Batch::default();
         for (keyspace, key, value) in puts(ops) {
             batch.insert(item_key(keyspace, key), &**value);
         }
-        self.tree.apply_batch(batch).map_err(failed)?;
-        self.tree.flush().map_err(failed)?;
-        Ok(self.file.sync_data()?)
+        self.tree.apply_batch(batch).map_err(failed)
     }
 }
