@@ -79,7 +79,7 @@ async fn download(
     _: Authenticated,
     request: Ruma<get_content::v1::Request>,
 ) -> MatrixResult<Response> {
-    files::answer(file_of(&app, &request.server_name, &request.media_id).await?)
+    files::answer(file_of(&app, &request.server_name, &request.media_id, request.timeout_ms).await?)
 }
 
 /// Source: client-server API, "GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}".
@@ -88,11 +88,11 @@ async fn download_as(
     _: Authenticated,
     request: Ruma<get_content_as_filename::v1::Request>,
 ) -> MatrixResult<Response> {
-    let get_content_as_filename::v1::Request { server_name, media_id, filename, .. } = request.request;
+    let get_content_as_filename::v1::Request { server_name, media_id, filename, timeout_ms, .. } = request.request;
     if filename.len() > FILE_NAME_BYTES_MAX {
         return Err(MatrixError::invalid_param("the name of the file is too long"));
     }
-    let mut file = file_of(&app, &server_name, &media_id).await?;
+    let mut file = file_of(&app, &server_name, &media_id, timeout_ms).await?;
     file.description.file_name = Some(filename);
     files::answer(file)
 }
@@ -105,8 +105,8 @@ async fn frozen() -> MatrixError {
     MatrixError::not_found("files are shown to users alone, who ask for them at /_matrix/client/v1/media")
 }
 
-async fn file_of(app: &App, server_name: &OwnedServerName, media_id: &str) -> MatrixResult<OpenFile> {
+async fn file_of(app: &App, server_name: &OwnedServerName, media_id: &str, wait: Duration) -> MatrixResult<OpenFile> {
     let server_name = ServerName::parse(server_name.as_str());
     let server_name = server_name.map_err(|_| MatrixError::invalid_param("the server's name is invalid"))?;
-    Ok(app.homeserver.media.get(&server_name, &files::media_id(media_id)?).await?)
+    Ok(app.homeserver.media.get(&server_name, &files::media_id(media_id)?, wait).await?)
 }

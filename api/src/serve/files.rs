@@ -7,8 +7,11 @@ use axum::{
     response::Response,
 };
 use futures_util::{Stream, stream};
-use http::{HeaderName, HeaderValue, header};
-use ravel_homeserver::media::{Description, MediaError, MediaId, OpenFile};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use ravel_homeserver::{
+    federation::FederationError,
+    media::{Description, MediaError, MediaId, OpenFile},
+};
 use ruma::{
     api::error::ErrorKind,
     http_headers::{ContentDisposition, ContentDispositionType},
@@ -123,6 +126,15 @@ impl From<MediaError> for MatrixError {
             MediaError::NotFound => Self::not_found(error.to_string()),
             MediaError::TooLarge { bytes_max } => Self::too_large(bytes_max),
             MediaError::FileNameTooLong => Self::invalid_param(error.to_string()),
+            MediaError::NotYetUploaded => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorKind::NotYetUploaded, error.to_string())
+            }
+            MediaError::RemoteTooLarge => Self::new(StatusCode::BAD_GATEWAY, ErrorKind::TooLarge, error.to_string()),
+            MediaError::Federation(FederationError::Denied) => Self::forbidden(error.to_string()),
+            MediaError::Federation(_) => {
+                Self::bad_gateway("the other server does not answer, or does not give the file")
+            }
+            MediaError::Answer(_) => Self::bad_gateway(error.to_string()),
             MediaError::BrokenOff => Self::bad_request(ErrorKind::Unknown, error.to_string()),
             MediaError::Io(_) | MediaError::Log(_) | MediaError::Record(_) => Self::log_internal(&error),
         }

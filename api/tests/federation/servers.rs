@@ -44,6 +44,7 @@ fn check(variable: (&str, &str)) {
         format!("v3/directory/room/%23x:{name}"),
         format!("v3/profile/{}", remote.user("bob")),
         format!("v3/publicRooms?server={name}"),
+        format!("v1/media/download/{name}/abc"),
     ] {
         ravel.get(&path, Some(&alice.token)).fails(403, "M_FORBIDDEN");
     }

@@ -15,7 +15,7 @@ mod client;
 mod connector;
 pub mod discovery;
 mod dns;
-mod flights;
+pub(crate) mod flights;
 mod https;
 pub mod keys;
 mod redirects;

@@ -1,4 +1,4 @@
-//! Files that users upload.
+//! Files that users upload, and those of other servers that they look at.
 //!
 //! A file is in a folder, under the SHA-256 of its content (`files`). What it is, is a fact of the log, which is written when the file
 //! is on the disk: a stop in between leaves a file that nothing names.
@@ -7,8 +7,10 @@
 
 mod description;
 mod error;
+mod fetching;
 mod files;
 mod id;
+mod multipart;
 mod records;
 
 use std::{path::PathBuf, pin::pin, sync::Arc};
@@ -17,15 +19,19 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use ravel_core::id::{ServerName, UserId};
 use ravel_store::log::EventLog;
-use tokio::fs::File;
+use tokio::{fs::File, sync::Semaphore};
 
 pub use self::{
     description::{Description, FILE_NAME_BYTES_MAX},
     error::MediaError,
     id::{InvalidMediaId, MediaId},
 };
-use self::{files::Files, records::FileRecord};
-use crate::{clock::Clock, federation::FederationClient, random::Random};
+use self::{fetching::FETCHES_MAX, files::Files, records::FileRecord};
+use crate::{
+    clock::Clock,
+    federation::{FederationClient, flights::Flights},
+    random::Random,
+};
 
 /// Where files are kept, and how large they may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +70,9 @@ struct Inner {
     client: FederationClient,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// Files of other servers that are on their way.
+    fetches: Flights<(ServerName, MediaId), Result<(), MediaError>>,
+    fetch_permits: Semaphore,
 }
 
 impl Media {
@@ -79,7 +88,8 @@ impl Media {
         if let Err(error) = files.remove_unfinished().await {
             tracing::warn!(%error, "what interrupted uploads have left can't be removed");
         }
-        Self(Arc::new(Inner { config, files, log, client, clock, random }))
+        let (fetches, fetch_permits) = (Flights::new(), Semaphore::new(FETCHES_MAX));
+        Self(Arc::new(Inner { config, files, log, client, clock, random, fetches, fetch_permits }))
     }
 
     /// Returns how many bytes the largest file may have.
@@ -122,15 +132,6 @@ impl Media {
     /// `NotFound`, and when log or folder can't be read.
     pub async fn local(&self, media_id: &MediaId) -> Result<OpenFile, MediaError> {
         self.kept(self.0.client.our_name(), media_id).await?.ok_or(MediaError::NotFound)
-    }
-
-    /// Opens a file, of whichever server it is.
-    ///
-    /// # Errors
-    ///
-    /// As [`local`](Self::local).
-    pub async fn get(&self, server: &ServerName, media_id: &MediaId) -> Result<OpenFile, MediaError> {
-        self.kept(server, media_id).await?.ok_or(MediaError::NotFound)
     }
 
     /// Opens a file that is kept here, `None` if there is no such one.

@@ -7,6 +7,8 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use ravel_core::id::ServerName;
 
+use crate::federation::HttpsGet;
+
 /// Brings requests to Matrix servers and their answers back.
 ///
 /// [`HttpsNetwork`](crate::federation::HttpsNetwork) does it over the internet; servers in one process can do it by calling each
@@ -25,6 +27,11 @@ pub trait Network: Send + Sync + 'static {
         request: Request<Bytes>,
         limits: RequestLimits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>>;
+
+    /// Returns the way to ordinary web servers, with the same bounds on whom is trusted and connected to, if there is one.
+    fn web(&self) -> Option<Arc<dyn HttpsGet>> {
+        None
+    }
 }
 
 /// No network: of a server that is not to federate.

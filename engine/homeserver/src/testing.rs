@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::{
     clock::Clock,
     federation::{
-        Pauses, ServerFilter,
+        HttpsGet, Pauses, ServerFilter,
         keys::{KeyStoreConfig, OwnKeys},
     },
     homeserver::{Homeserver, HomeserverConfig},
@@ -94,6 +94,8 @@ pub(crate) enum Answer {
     Status(u16, &'static str),
     /// Success, with this as the answer.
     Json(Value),
+    /// This.
+    Raw(Response<Bytes>),
     /// Nothing: the connection fails.
     Down,
     /// Nothing, ever.
@@ -106,6 +108,7 @@ pub(crate) enum Answer {
 #[derive(Default)]
 pub(crate) struct TestNetwork {
     servers: Mutex<HashMap<ServerName, Answers>>,
+    web: Mutex<Option<Arc<dyn HttpsGet>>>,
 }
 
 impl TestNetwork {
@@ -113,9 +116,18 @@ impl TestNetwork {
     pub(crate) fn set(&self, name: &str, answers: impl Fn(&Request<Bytes>) -> Answer + Send + Sync + 'static) {
         self.servers.lock().unwrap().insert(server_name(name), Arc::new(answers));
     }
+
+    /// Sets what web servers do.
+    pub(crate) fn set_web(&self, web: Arc<dyn HttpsGet>) {
+        *self.web.lock().unwrap() = Some(web);
+    }
 }
 
 impl Network for TestNetwork {
+    fn web(&self) -> Option<Arc<dyn HttpsGet>> {
+        self.web.lock().unwrap().clone()
+    }
+
     fn send<'a>(
         &'a self,
         destination: &'a ServerName,
@@ -129,12 +141,8 @@ impl Network for TestNetwork {
                 Answer::Status(status, body) => {
                     Ok(Response::builder().status(status).body(Bytes::from_static(body.as_bytes())).unwrap())
                 }
-                Answer::Json(json) => {
-                    let body = Bytes::from(json.to_string());
-                    let bytes_max = limits.answer_bytes;
-                    let is_too_large = body.len() > bytes_max;
-                    if is_too_large { Err(NetworkError::AnswerTooLarge { bytes_max }) } else { Ok(Response::new(body)) }
-                }
+                Answer::Json(json) => within(Response::new(Bytes::from(json.to_string())), limits),
+                Answer::Raw(response) => within(response, limits),
                 Answer::Down => Err(NetworkError::Timeout),
                 Answer::Hangs => std::future::pending().await,
                 Answer::Held(permits) => {
@@ -144,6 +152,12 @@ impl Network for TestNetwork {
             }
         })
     }
+}
+
+/// Returns an answer unless it is too long.
+fn within(answer: Response<Bytes>, limits: RequestLimits) -> Result<Response<Bytes>, NetworkError> {
+    let bytes_max = limits.answer_bytes;
+    if answer.body().len() > bytes_max { Err(NetworkError::AnswerTooLarge { bytes_max }) } else { Ok(answer) }
 }
 
 /// Runs everything that can run until something is so. Panics if it never is.

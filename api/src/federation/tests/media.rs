@@ -198,3 +198,59 @@ async fn other_servers_get_the_files_of_this_one_in_two_parts() {
     let Err(FederationError::Remote(error)) = get("nothing").await else { panic!("there is no such file") };
     assert_eq!((error.status, error.errcode.as_deref()), (StatusCode::NOT_FOUND, Some("M_NOT_FOUND")));
 }
+
+#[tokio::test]
+async fn a_file_of_another_server_is_shown_and_kept() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob) = (Client::new(&world, &a).await, Client::new(&world, &b).await);
+    let media_id = alice.upload("?filename=caf%C3%A9.png", "image/png", "an image").await;
+    let answer = bob.download(&a, &media_id).await;
+    assert_eq!(&answer.body()[..], b"an image");
+    assert_eq!(text(answer.headers(), "content-type"), "image/png");
+    assert_eq!(text(answer.headers(), "content-disposition"), "inline; filename*=utf-8''caf%C3%A9.png");
+    world.cut(&a, true);
+    assert_eq!(&bob.download(&a, &media_id).await.body()[..], b"an image");
+    assert_eq!(world.asked(&a, "/media/"), 1);
+    fails(&bob.download(&a, "another").await, 502, "M_UNKNOWN");
+    world.cut(&a, false);
+    // What it has of others it does not give away.
+    let refused = Client::new(&world, &a).await.download(&b, &media_id).await;
+    fails(&refused, 404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn sc_193_nothing_is_fetched_for_strangers() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let media_id = Client::new(&world, &a).await.upload("", "text/plain", "some text").await;
+    let stranger = Client { world: &world, server: &b, token: None };
+    fails(&stranger.download(&a, &media_id).await, 401, "M_MISSING_TOKEN");
+    fails(&stranger.get(&format!("/_matrix/media/v3/download/a.org/{media_id}")).await, 404, "M_NOT_FOUND");
+    assert_eq!(world.asked(&a, "/media/"), 0);
+}
+
+#[tokio::test]
+async fn sc_202_an_answer_that_lies_is_not_shown() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob) = (Client::new(&world, &a).await, Client::new(&world, &b).await);
+    let media_id = alice.upload("", "text/plain", "some text").await;
+    for body in ["some text", "", "{}"] {
+        world.tamper(move |_, path, answer| {
+            if path.contains("/media/download/") {
+                *answer.body_mut() = Bytes::from_static(body.as_bytes());
+            }
+        });
+        fails(&bob.download(&a, &media_id).await, 502, "M_UNKNOWN");
+    }
+    world.tamper(|_, path, answer| {
+        if path.contains("/media/download/") {
+            let large = "x".repeat(usize::try_from(MAX_UPLOAD_SIZE).unwrap() + 1);
+            *answer.body_mut() = String::from_utf8_lossy(answer.body()).replace("some text", &large).into();
+        }
+    });
+    fails(&bob.download(&a, &media_id).await, 502, "M_TOO_LARGE");
+    world.be_honest();
+    assert_eq!(bob.download(&a, &media_id).await.status(), StatusCode::OK);
+}

@@ -16,7 +16,7 @@ use ruma::api::{IncomingResponse, OutgoingBody, OutgoingRequest, path_builder::P
 use serde::Deserialize;
 
 use super::{
-    ServerFilter,
+    HttpsGet, ServerFilter,
     back_off::{BackOffs, Pauses},
     x_matrix::{SignedRequest, sign},
 };
@@ -193,6 +193,11 @@ impl FederationClient {
         self.exchange(destination, request, options).await
     }
 
+    /// Returns the way to ordinary web servers, for what other servers refer to. Nothing that is sent there is signed.
+    pub(crate) fn web(&self) -> Option<Arc<dyn HttpsGet>> {
+        self.shared.network.web()
+    }
+
     /// Notes that a server is there: it has sent us something. Returns whether it had been given up.
     pub fn sign_of_life(&self, server: &ServerName) -> bool {
         let was_given_up = self.shared.back_offs.is_alive(server);
@@ -252,7 +257,7 @@ impl FederationClient {
             Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
                 back_offs.asked_to_wait(destination, wanted_pause_ms(answer), now_ms);
             }
-            Ok(answer) if is_of_proxy(answer.status()) => {
+            Ok(answer) if is_of_proxy(answer) => {
                 back_offs.failed(destination, begun_ms, now_ms, &**random);
             }
             Err(error) if error.is_of_server() => back_offs.failed(destination, begun_ms, now_ms, &**random),
@@ -290,9 +295,19 @@ fn wanted_pause_ms(answer: &Response<Bytes>) -> i64 {
     header.map(|seconds| seconds.saturating_mul(1000)).or_else(in_body).unwrap_or(PAUSE_MS_DEFAULT)
 }
 
-/// Whether a status says that what is in front of a server can't reach it. A 500 by the server itself is about one request.
-fn is_of_proxy(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 502..=504 | 520..=530)
+/// Whether an answer says that what is in front of a server can't reach it. A 500 by the server itself is about one request, and so is
+/// what it says of one file (server-server API, "GET /_matrix/federation/v1/media/download/{mediaId}").
+fn is_of_proxy(answer: &Response<Bytes>) -> bool {
+    let is_about_file = || matches!(errcode(answer.body()).as_deref(), Some("M_NOT_YET_UPLOADED" | "M_TOO_LARGE"));
+    matches!(answer.status().as_u16(), 502..=504 | 520..=530) && !is_about_file()
+}
+
+fn errcode(body: &[u8]) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    struct MatrixError {
+        errcode: Box<str>,
+    }
+    serde_json::from_slice::<MatrixError>(body).ok().map(|error| error.errcode)
 }
 
 /// Writes a request of ruma's, for [`FederationClient::send_raw`].

@@ -99,6 +99,10 @@ impl Network for HttpsNetwork {
         let exchange = self.send_within_time(destination, request, limits.answer_bytes);
         Box::pin(async move { timeout(limits.time, exchange).await.map_err(|_| NetworkError::Timeout)? })
     }
+
+    fn web(&self) -> Option<Arc<dyn HttpsGet>> {
+        Some(self.web.clone())
+    }
 }
 
 /// How many idle connections are kept for each name.

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use ravel_store::log::LogError;
 
 use super::FILE_NAME_BYTES_MAX;
-use crate::record::RecordError;
+use crate::{federation::FederationError, record::RecordError};
 
 /// Why a file is not kept or not to be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,6 +19,14 @@ pub enum MediaError {
     FileNameTooLong,
     #[error("the file broke off")]
     BrokenOff,
+    #[error("the file is not uploaded yet")]
+    NotYetUploaded,
+    #[error("the other server's file is too large")]
+    RemoteTooLarge,
+    #[error("the other server's answer has no file: {0}")]
+    Answer(&'static str),
+    #[error(transparent)]
+    Federation(#[from] FederationError),
     #[error("the folder of files can't be read or written")]
     Io(#[source] Arc<io::Error>),
     #[error(transparent)]
