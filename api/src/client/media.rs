@@ -15,7 +15,7 @@ use ravel_core::id::ServerName;
 use ravel_homeserver::media::{Description, FILE_NAME_BYTES_MAX, OpenFile};
 use ruma::{
     OwnedServerName,
-    api::client::authenticated_media::{get_content, get_content_as_filename, get_media_config},
+    api::client::authenticated_media::{get_content, get_content_as_filename, get_content_thumbnail, get_media_config},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Router<App> {
     let routes = Router::new()
         .ruma::<get_content::v1::Request, _, _>(download)
         .ruma::<get_content_as_filename::v1::Request, _, _>(download_as)
+        .ruma::<get_content_thumbnail::v1::Request, _, _>(thumbnail)
         .ruma::<get_media_config::v1::Request, _, _>(config);
     ["r0", "v1", "v3"].into_iter().fold(routes, |routes, version| {
         let at = |path: &str| format!("/_matrix/media/{version}/{path}");
@@ -97,6 +98,17 @@ async fn download_as(
     files::answer(file)
 }
 
+/// Source: client-server API, "GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}".
+async fn thumbnail(
+    State(app): State<App>,
+    _: Authenticated,
+    request: Ruma<get_content_thumbnail::v1::Request>,
+) -> MatrixResult<Response> {
+    let wanted = files::wanted_thumbnail(request.width, request.height, request.request.method.as_ref())?;
+    let (server, media_id) = (server(&request.server_name)?, files::media_id(&request.media_id)?);
+    files::answer(app.homeserver.media.thumbnail(&server, &media_id, wanted, request.timeout_ms).await?)
+}
+
 /// Without access token nothing is shown: all files here are younger than the freeze of these endpoints.
 ///
 /// Source: client-server API, "Content repository": "This endpoint MAY return 404 M_NOT_FOUND for media which exists, but is after the
@@ -106,7 +118,9 @@ async fn frozen() -> MatrixError {
 }
 
 async fn file_of(app: &App, server_name: &OwnedServerName, media_id: &str, wait: Duration) -> MatrixResult<OpenFile> {
-    let server_name = ServerName::parse(server_name.as_str());
-    let server_name = server_name.map_err(|_| MatrixError::invalid_param("the server's name is invalid"))?;
-    Ok(app.homeserver.media.get(&server_name, &files::media_id(media_id)?, wait).await?)
+    Ok(app.homeserver.media.get(&server(server_name)?, &files::media_id(media_id)?, wait).await?)
+}
+
+fn server(name: &OwnedServerName) -> MatrixResult<ServerName> {
+    ServerName::parse(name.as_str()).map_err(|_| MatrixError::invalid_param("the server's name is invalid"))
 }

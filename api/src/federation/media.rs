@@ -37,8 +37,13 @@ async fn download(State(app): State<App>, request: Signed<get_content::v1::Reque
 }
 
 /// Source: server-server API, "GET /_matrix/federation/v1/media/thumbnail/{mediaId}".
-async fn thumbnail(_: Signed<get_content_thumbnail::v1::Request>) -> MatrixError {
-    MatrixError::not_found("there is no such file")
+async fn thumbnail(
+    State(app): State<App>,
+    request: Signed<get_content_thumbnail::v1::Request>,
+) -> MatrixResult<Response> {
+    let wanted = files::wanted_thumbnail(request.width, request.height, request.method.as_ref())?;
+    let file = app.homeserver.media.local_thumbnail(&files::media_id(&request.media_id)?, wanted).await?;
+    in_two_parts(file, &random_text(&*app.homeserver.random, BOUNDARY_CHARS))
 }
 
 /// Answers with a file and what is known of it, which is nothing. (ruma's type for that has the whole file in memory.)

@@ -10,11 +10,13 @@ use futures_util::{Stream, stream};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ravel_homeserver::{
     federation::FederationError,
-    media::{Description, MediaError, MediaId, OpenFile},
+    media::{Description, MediaError, MediaId, OpenFile, ThumbnailMethod, WantedThumbnail},
 };
 use ruma::{
+    UInt,
     api::error::ErrorKind,
     http_headers::{ContentDisposition, ContentDispositionType},
+    media::Method,
 };
 use tokio::io::AsyncReadExt;
 
@@ -81,6 +83,22 @@ pub(crate) fn media_id(id: &str) -> MatrixResult<MediaId> {
     MediaId::parse(id).map_err(|error| MatrixError::invalid_param(error.to_string()))
 }
 
+/// Reads what thumbnail somebody wants. It has always one picture, which is right for whoever does not ask for an animated one, and
+/// allowed for who does.
+///
+/// # Errors
+///
+/// 400 `M_INVALID_PARAM`
+pub(crate) fn wanted_thumbnail(width: UInt, height: UInt, method: Option<&Method>) -> MatrixResult<WantedThumbnail> {
+    let pixels = |number: UInt| u32::try_from(u64::from(number)).unwrap_or(u32::MAX);
+    let method = match method {
+        Some(Method::Crop) => ThumbnailMethod::Crop,
+        Some(Method::Scale) | None => ThumbnailMethod::Scale,
+        Some(_) => return Err(MatrixError::invalid_param("a method is crop or scale")),
+    };
+    Ok(WantedThumbnail { width: pixels(width), height: pixels(height), method })
+}
+
 /// Answers with a file.
 pub(crate) fn answer(file: OpenFile) -> MatrixResult<Response> {
     let (content_type, disposition) = (content_type(&file.description), disposition(&file.description).to_string());
@@ -126,6 +144,10 @@ impl From<MediaError> for MatrixError {
             MediaError::NotFound => Self::not_found(error.to_string()),
             MediaError::TooLarge { bytes_max } => Self::too_large(bytes_max),
             MediaError::FileNameTooLong => Self::invalid_param(error.to_string()),
+            MediaError::NoThumbnail => Self::bad_request(ErrorKind::Unknown, error.to_string()),
+            MediaError::ImageTooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::TooLarge, error.to_string())
+            }
             MediaError::NotYetUploaded => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorKind::NotYetUploaded, error.to_string())
             }

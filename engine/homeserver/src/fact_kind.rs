@@ -75,6 +75,9 @@ pub const LOCAL_MEMBERS: u8 = 52;
 /// files. It is written after the file.
 pub const MEDIA: u8 = 60;
 
+/// Thumbnails of files: server name, NUL, media id, NUL, size → as [`MEDIA`].
+pub const THUMBNAIL: u8 = 61;
+
 #[cfg(test)]
 mod tests {
     #[test]

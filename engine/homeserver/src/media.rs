@@ -12,12 +12,14 @@ mod files;
 mod id;
 mod multipart;
 mod records;
+mod scaling;
+mod thumbnails;
 
 use std::{path::PathBuf, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use ravel_core::id::{ServerName, UserId};
+use ravel_core::id::UserId;
 use ravel_store::log::EventLog;
 use tokio::{fs::File, sync::Semaphore};
 
@@ -25,8 +27,15 @@ pub use self::{
     description::{Description, FILE_NAME_BYTES_MAX},
     error::MediaError,
     id::{InvalidMediaId, MediaId},
+    scaling::ThumbnailMethod,
+    thumbnails::WantedThumbnail,
 };
-use self::{fetching::FETCHES_MAX, files::Files, records::FileRecord};
+use self::{
+    fetching::FETCHES_MAX,
+    files::{Files, Kept},
+    records::{FileRecord, Key},
+    thumbnails::SCALED_AT_ONCE_MAX,
+};
 use crate::{
     clock::Clock,
     federation::{FederationClient, flights::Flights},
@@ -71,8 +80,11 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// Files of other servers that are on their way.
-    fetches: Flights<(ServerName, MediaId), Result<(), MediaError>>,
+    fetches: Flights<Key, Result<(), MediaError>>,
     fetch_permits: Semaphore,
+    /// Thumbnails that are being made.
+    thumbnails: Flights<Key, Result<(), MediaError>>,
+    scaling_permits: Semaphore,
 }
 
 impl Media {
@@ -88,8 +100,18 @@ impl Media {
         if let Err(error) = files.remove_unfinished().await {
             tracing::warn!(%error, "what interrupted uploads have left can't be removed");
         }
-        let (fetches, fetch_permits) = (Flights::new(), Semaphore::new(FETCHES_MAX));
-        Self(Arc::new(Inner { config, files, log, client, clock, random, fetches, fetch_permits }))
+        Self(Arc::new(Inner {
+            config,
+            files,
+            log,
+            client,
+            clock,
+            random,
+            fetches: Flights::new(),
+            fetch_permits: Semaphore::new(FETCHES_MAX),
+            thumbnails: Flights::new(),
+            scaling_permits: Semaphore::new(SCALED_AT_ONCE_MAX),
+        }))
     }
 
     /// Returns how many bytes the largest file may have.
@@ -121,7 +143,7 @@ impl Media {
         let media_id = MediaId::random(&*self.0.random);
         let kept = self.0.files.keep(file).await?;
         let record = FileRecord::new(kept, description, Some(uploader), self.0.clock.now_ms());
-        self.put_record(self.0.client.our_name(), &media_id, &record).await?;
+        self.put_record(&Key::of_file(self.0.client.our_name(), &media_id), &record).await?;
         Ok(media_id)
     }
 
@@ -131,18 +153,19 @@ impl Media {
     ///
     /// `NotFound`, and when log or folder can't be read.
     pub async fn local(&self, media_id: &MediaId) -> Result<OpenFile, MediaError> {
-        self.kept(self.0.client.our_name(), media_id).await?.ok_or(MediaError::NotFound)
+        self.kept(&Key::of_file(self.0.client.our_name(), media_id)).await?.ok_or(MediaError::NotFound)
     }
 
-    /// Opens a file that is kept here, `None` if there is no such one.
-    async fn kept(&self, server: &ServerName, media_id: &MediaId) -> Result<Option<OpenFile>, MediaError> {
-        let Some(record) = self.record(server, media_id).await? else { return Ok(None) };
-        let Some((content, bytes)) = self.0.files.open(&record.sha256).await? else {
-            tracing::error!(server = server.as_str(), %media_id, "a file is not in the folder of files");
+    /// Opens a file or thumbnail that is kept here, `None` if there is no such one.
+    async fn kept(&self, key: &Key) -> Result<Option<OpenFile>, MediaError> {
+        let Some(record) = self.record(key).await? else { return Ok(None) };
+        let Kept { sha256, bytes: expected } = record.content();
+        let Some((content, bytes)) = self.0.files.open(&sha256).await? else {
+            tracing::error!(?key, "a file is not in the folder of files");
             return Ok(None);
         };
-        if bytes != record.bytes {
-            tracing::error!(server = server.as_str(), %media_id, bytes, expected = record.bytes, "a file is damaged");
+        if bytes != expected {
+            tracing::error!(?key, bytes, expected, "a file is damaged");
             return Ok(None);
         }
         Ok(Some(OpenFile { content, bytes, description: record.description() }))

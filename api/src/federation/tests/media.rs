@@ -9,6 +9,7 @@ use ravel_homeserver::{
 use ruma::api::federation::authenticated_media::{
     FileOrLocation,
     get_content::{self, v1::Request as FederationDownload},
+    get_content_thumbnail,
 };
 use serde_json::{Value, json};
 
@@ -54,7 +55,7 @@ impl<'a> Client<'a> {
     }
 
     /// Uploads a file and returns its id.
-    async fn upload(&self, query: &str, content_type: &str, content: &'static str) -> String {
+    async fn upload(&self, query: &str, content_type: &str, content: impl Into<Body>) -> String {
         let path = format!("/_matrix/media/v3/upload{query}");
         let answer = self.ask(Method::POST, &path, &[("content-type", content_type)], content).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
@@ -253,4 +254,37 @@ async fn sc_202_an_answer_that_lies_is_not_shown() {
     fails(&bob.download(&a, &media_id).await, 502, "M_TOO_LARGE");
     world.be_honest();
     assert_eq!(bob.download(&a, &media_id).await.status(), StatusCode::OK);
+}
+
+/// A PNG of one pixel.
+const PNG: &[u8] = b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x01\x00\x00\x00\x01\
+    \x08\x00\x00\x00\x00\x3a\x7e\x9b\x55\x00\x00\x00\x0a\x49\x44\x41\x54\x78\x9c\x63\x60\x00\x00\x00\
+    \x02\x00\x01\x48\xaf\xa4\x71\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
+
+#[tokio::test]
+async fn images_have_thumbnails_and_other_files_have_none() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob) = (Client::new(&world, &a).await, Client::new(&world, &b).await);
+    let image = alice.upload("?filename=a.png", "text/html", PNG).await;
+    let other = alice.upload("", "image/png", "<svg/>").await;
+    let path = |id: &str, query: &str| format!("/_matrix/client/v1/media/thumbnail/a.org/{id}?{query}");
+    for client in [&alice, &bob] {
+        let answer = client.get(&path(&image, "width=32&height=32&method=crop")).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        assert_eq!(text(answer.headers(), "content-type"), "image/png");
+        assert_eq!(text(answer.headers(), "content-disposition"), "inline; filename=thumbnail.png");
+        assert!(answer.headers().contains_key("content-security-policy"));
+        assert!(answer.body().starts_with(b"\x89PNG"));
+        fails(&client.get(&path(&other, "width=32&height=32")).await, 400, "M_UNKNOWN");
+        fails(&client.get(&path(&image, "width=32&height=32&method=melt")).await, 400, "M_INVALID_PARAM");
+        fails(&client.get(&path(&image, "width=-1&height=32")).await, 400, "M_INVALID_PARAM");
+        fails(&client.get(&path("nothing", "width=32&height=32")).await, 404, "M_NOT_FOUND");
+        fails(&client.get(&path("..%2fx", "width=32&height=32")).await, 400, "M_INVALID_PARAM");
+    }
+    let request = get_content_thumbnail::v1::Request::new(image, 32_u32.into(), 32_u32.into());
+    let answer = b.app.homeserver.client.send(&a.name, request, SendOptions::default()).await.unwrap();
+    let FileOrLocation::File(file) = answer.content else { panic!("it is no file") };
+    assert_eq!(file.content_type.as_deref(), Some("image/png"));
+    assert!(file.file.starts_with(b"\x89PNG"));
 }

@@ -21,6 +21,10 @@ pub enum MediaError {
     BrokenOff,
     #[error("the file is not uploaded yet")]
     NotYetUploaded,
+    #[error("of such a file no thumbnail can be made")]
+    NoThumbnail,
+    #[error("the image is too large for a thumbnail")]
+    ImageTooLarge,
     #[error("the other server's file is too large")]
     RemoteTooLarge,
     #[error("the other server's answer has no file: {0}")]

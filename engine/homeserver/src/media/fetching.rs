@@ -14,7 +14,7 @@ use ravel_core::id::ServerName;
 use super::{
     Description, Media, MediaError, MediaId, OpenFile,
     multipart::{AROUND_FILE_BYTES_MAX, Part, described, second_of_two_parts},
-    records::FileRecord,
+    records::{FileRecord, Key},
 };
 use crate::{
     federation::{FederationError, RemoteError, SendOptions, get_following},
@@ -50,17 +50,18 @@ impl Media {
         if *server == *self.0.client.our_name() {
             return self.local(media_id).await;
         }
-        if let Some(file) = self.kept(server, media_id).await? {
+        let key = Key::of_file(server, media_id);
+        if let Some(file) = self.kept(&key).await? {
             return Ok(file);
         }
-        let key = (server.clone(), media_id.clone());
         self.0.fetches.run(&key, || self.clone().fetch(server.clone(), media_id.clone(), wait).boxed()).await?;
-        self.kept(server, media_id).await?.ok_or(MediaError::NotFound)
+        self.kept(&key).await?.ok_or(MediaError::NotFound)
     }
 
     async fn fetch(self, server: ServerName, media_id: MediaId, wait: Duration) -> Result<(), MediaError> {
         // It may have been fetched since it was looked for.
-        if self.kept(&server, &media_id).await?.is_some() {
+        let key = Key::of_file(&server, &media_id);
+        if self.kept(&key).await?.is_some() {
             return Ok(());
         }
         let _permit = self.0.fetch_permits.acquire().await;
@@ -72,7 +73,7 @@ impl Media {
         file.write(&content).await?;
         let kept = self.0.files.keep(file).await?;
         let record = FileRecord::new(kept, description, None, self.0.clock.now_ms());
-        self.put_record(&server, &media_id, &record).await
+        self.put_record(&key, &record).await
     }
 
     /// Source: server-server API, "GET /_matrix/federation/v1/media/download/{mediaId}".

@@ -1,4 +1,5 @@
 mod fetching;
+mod thumbnails;
 
 use std::{
     convert::Infallible,
@@ -36,7 +37,12 @@ impl World {
     }
 
     async fn open(&self) -> Homeserver {
-        let media = MediaConfig { path: self.path(), file_bytes_max: 10 };
+        self.open_with(10).await
+    }
+
+    /// Opens the server with a limit on the bytes of files.
+    async fn open_with(&self, file_bytes_max: u64) -> Homeserver {
+        let media = MediaConfig { path: self.path(), file_bytes_max };
         let config = crate::homeserver::HomeserverConfig { media, ..config("a", "evil") };
         open_server_as(config, &self.store, Arc::new(ManualClock::default()), self.network.clone()).await.0
     }
