@@ -227,8 +227,6 @@ impl Bench<'_> {
             if let Some(engine) = &engine {
                 look_ups.raw.push(self.look_ups(|key| engine.get(Keyspace::SnapshotNodes, key))?);
                 pages.raw.push(self.pages(|range| engine.page(&range, BATCH_EVENTS))?);
-            }
-            if let Some(engine) = &engine {
                 rebuild_cpu.raw.push(self.raw_rebuild(&**engine)?);
             }
             let mut log = block_on(EventLog::open_to_repair(Arc::clone(&store)))?;
