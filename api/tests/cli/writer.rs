@@ -73,7 +73,8 @@ impl Writer {
         Self { store, log }
     }
 
-    /// Appends events one by one and counts those that were acknowledged, until there is none left or one is refused.
+    /// Appends events one by one and counts those that were acknowledged, until there is none left or one is refused. A thousand take
+    /// a second at least, so that there is time for others, however fast the disk is.
     pub(crate) fn append(&self, room: &Room, events: &[PersistEvent], acknowledged: &AtomicU64) -> Option<LogError> {
         for event in events {
             let event = std::slice::from_ref(event);
@@ -81,6 +82,7 @@ impl Writer {
                 return Some(error);
             }
             acknowledged.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(1));
         }
         None
     }
