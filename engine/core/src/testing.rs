@@ -126,6 +126,7 @@ impl<'t> Line<'t> {
                 (self.arguments[0], Some(key), json!({ "by": self.name }))
             }
             "says" => ("m.room.message", None, json!({ "body": self.name })),
+            "sends" => (self.arguments[0], None, json!({ "body": self.name })),
             "redacts" => (event_type::REDACTION, None, json!({})),
             other => panic!("unknown verb {other:?}"),
         }

@@ -445,4 +445,9 @@ fn messages_are_made_of_numbers() {
         assert!(room.room.state_event(room.pdus.first().unwrap().event_id()).is_some());
         assert!(room.room.state_event(&room.names.id("M")).is_none());
     }
+    // In more than 255 bytes, which is what its rejection is for.
+    let room = room(V10, &format!("O: bob sends {}", "\u{e4}".repeat(200)));
+    let pdu = room.pdus.last().unwrap();
+    assert!(pdu.event().oversized_field);
+    assert_eq!(room.room.event(pdu.event_id()).as_ref(), Some(pdu.event()));
 }
