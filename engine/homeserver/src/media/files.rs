@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use ravel_store::directory::create_private;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::{fs::File, io::AsyncWriteExt, task::spawn_blocking};
@@ -136,14 +137,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(above)?;
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(folder) {
-        // Another was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-        made => made?,
-    }
+    create_private(folder)?;
     sync_folder(above)
 }
 
