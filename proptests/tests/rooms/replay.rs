@@ -56,7 +56,7 @@ pub(crate) fn deliver_in_any_order(draft: &Draft, pdus: &[&VerifiedPdu]) -> Room
 pub(crate) fn handle(room: &mut Room, pdu: &VerifiedPdu) -> bool {
     let event = pdu.event();
     let cited: BTreeSet<&EventId> = event.prev_events.iter().chain(&event.auth_events).collect();
-    let missing: Vec<EventId> = cited.into_iter().filter(|id| room.event(id).is_none()).cloned().collect();
+    let missing: Vec<EventId> = cited.into_iter().filter(|id| !room.has(id)).cloned().collect();
     let (known, before) = (room.outcome(&event.event_id), Everything::of(room));
     match room.handle_pdu(pdu).unwrap() {
         Receipt::Judged(judged) => {

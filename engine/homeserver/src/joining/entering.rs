@@ -416,7 +416,7 @@ fn judged(mut room: Room, checked: Checked, join: &VerifiedPdu) -> Result<(Room,
     for pdu in &checked.events {
         keep(room.handle_outlier(pdu).map_err(RoomsError::from)?);
     }
-    let state: Vec<EventId> = checked.state.into_iter().filter(|event_id| room.event(event_id).is_some()).collect();
+    let state: Vec<EventId> = checked.state.into_iter().filter(|event_id| room.has(event_id)).collect();
     let entered = keep(room.handle(join, Arrival::Entry, Some(&state)).map_err(RoomsError::from)?);
     let has_create = room.current_state().get(event_type::CREATE, "").is_some();
     if entered == Some(Outcome::Accepted) && has_create { Ok((room, persist)) } else { Err(JoinFailure::NotAccepted) }

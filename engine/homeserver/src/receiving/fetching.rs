@@ -144,8 +144,9 @@ impl Homeserver {
             self.fetch_events(server, room_id, rules, &unknown).await?;
         }
         let has_all = |room: &Room| {
-            let has = |id: &EventId| room.event(id).is_some();
-            let is_create = |id: &EventId| room.event(id).is_some_and(|event| event.is_state(event_type::CREATE, ""));
+            let has = |id: &EventId| room.has(id);
+            let is_create =
+                |id: &EventId| room.state_event(id).is_some_and(|event| event.is_state(event_type::CREATE, ""));
             let known: Vec<EventId> = state.iter().filter(|id| has(id)).cloned().collect();
             (pdu.event().auth_events.iter().all(has) && known.iter().any(is_create)).then_some(known)
         };
@@ -244,7 +245,7 @@ impl Homeserver {
     }
 
     async fn unknown(&self, room_id: &RoomId, events: &BTreeSet<EventId>) -> Result<BTreeSet<EventId>, RoomsError> {
-        let unknown = |room: &Room| events.iter().filter(|id| room.event(id).is_none()).cloned().collect();
+        let unknown = |room: &Room| events.iter().filter(|id| !room.has(id)).cloned().collect();
         self.rooms.look(room_id, unknown).await
     }
 

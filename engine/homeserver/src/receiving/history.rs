@@ -83,8 +83,7 @@ impl Homeserver {
         let mut pdus = self.ask(server, request, LIMITS).await?.pdus;
         pdus.truncate(EVENTS_MAX as usize);
         let pdus = of_room(room_id, self.verify_history(rules, pdus).await);
-        let has_place = |room: &ravel_core::room::Room, id: &EventId| room.event(id).is_some() && !room.is_outlier(id);
-        let placed = self.rooms.look(room_id, |room| pdus.iter().map(|pdu| has_place(room, pdu.event_id())).collect());
+        let placed = self.rooms.look(room_id, |room| pdus.iter().map(|pdu| room.has_place(pdu.event_id())).collect());
         let placed: Vec<bool> = placed.await?;
         let new: Vec<VerifiedPdu> =
             pdus.into_iter().zip(placed).filter(|(_, placed)| !placed).map(|(pdu, _)| pdu).collect();
@@ -97,6 +96,6 @@ impl Homeserver {
         if let Err(FetchError::Rooms(error)) = taken {
             return Err(error.into());
         }
-        Ok(self.rooms.look(room_id, |room| ids.iter().any(|id| has_place(room, id))).await?)
+        Ok(self.rooms.look(room_id, |room| ids.iter().any(|id| room.has_place(id))).await?)
     }
 }
