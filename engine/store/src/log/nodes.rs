@@ -97,7 +97,7 @@ impl NodeWalk {
         while !pending.is_empty() {
             let mut numbers = pending.split_off(pending.len().saturating_sub(NODES));
             numbers.sort_unstable();
-            let mut nodes = self.read(log, &numbers).await?;
+            let mut nodes = log.nodes(self.room, &numbers).await?;
             let changed = |node: &Option<NodeRecord>| match node.as_ref().map(|node| &node.content) {
                 Some(NodeContent::Change(change)) => Some(change.of),
                 _ => None,
@@ -107,7 +107,7 @@ impl NodeWalk {
                 self.changed.insert(of.number());
             });
             let changed: Vec<NodeIndex> = changed.into_iter().collect();
-            let changed: BTreeMap<_, _> = changed.iter().copied().zip(self.read(log, &changed).await?).collect();
+            let changed: BTreeMap<_, _> = changed.iter().copied().zip(log.nodes(self.room, &changed).await?).collect();
             for (number, node) in numbers.into_iter().zip(&mut nodes) {
                 if let Some(NodeRecord { content, .. }) = node
                     && let NodeContent::Change(change) = content
@@ -145,11 +145,6 @@ impl NodeWalk {
             NodeContent::Change(_) | NodeContent::Branch { .. } => None,
         };
         entries.ok_or_else(|| unusable(&key::node(self.room, number)))
-    }
-
-    /// Reads nodes, `None` for one that is not there.
-    async fn read(&self, log: &EventLog, numbers: &[NodeIndex]) -> Result<Vec<Option<NodeRecord>>, LogError> {
-        log.nodes(self.room, numbers).await
     }
 }
 
