@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     BATCH_BYTES, EventLog, LogError,
     event_facts::EventFactsRecord,
+    facts::{self, Fact},
     records::{
         EventRecord, ExtremitiesRecord, Head, LogEntry, PlaceRecord, RoomRecord, SnapshotNodeRecord, TimelineRecord,
         key,
@@ -60,8 +61,25 @@ impl EventLog {
         events: &[PersistEvent],
         durability: Durability,
     ) -> Result<(), LogError> {
+        self.append_with_facts(room_id, rules, events, &[], durability).await
+    }
+
+    /// As [`append`](Self::append), with facts that are so because of the events: after the last one of these, in the same batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append), and when a key or value of a fact is too long.
+    pub async fn append_with_facts(
+        &self,
+        room_id: &RoomId,
+        rules: &RoomVersionRules,
+        events: &[PersistEvent],
+        facts: &[Fact],
+        durability: Durability,
+    ) -> Result<(), LogError> {
+        facts::check_lengths(facts)?;
         let mut part = self.part(room_id, rules)?;
-        for event in events {
+        for (number, event) in events.iter().enumerate() {
             let outlier = match event.place {
                 Place::Placed { was_outlier: true, .. } => {
                     // It may be among those before it.
@@ -74,11 +92,13 @@ impl EventLog {
                 _ => None,
             };
             part.event(event, outlier)?;
-            if part.size_bytes >= BATCH_BYTES {
+            let is_last = number.saturating_add(1) == events.len();
+            if part.size_bytes >= BATCH_BYTES && !is_last {
                 let next = Part::new(room_id, part.room, None);
                 self.write(mem::replace(&mut part, next), durability).await?;
             }
         }
+        part.add_facts(facts);
         self.write(part, durability).await
     }
 
@@ -232,6 +252,9 @@ impl EventLog {
                 let sequence = head.take_sequence()?;
                 batch.put(Keyspace::Log, key::sequence(sequence), event.entry.clone());
                 event.projected.put(&mut batch, part.room, sequence, event.outlier)?;
+            }
+            for fact in &part.facts {
+                facts::append(&mut batch, &mut head, fact)?;
             }
             if waiting.durability == Durability::Sync {
                 batch.durability(Durability::Sync);
@@ -390,6 +413,8 @@ struct Part {
     opens: Option<Opening>,
     events: Vec<PartEvent>,
     keys: BTreeSet<Bytes>,
+    /// What comes after the events.
+    facts: Vec<Fact>,
     size_bytes: usize,
 }
 
@@ -422,12 +447,19 @@ impl PartEvent {
 
 impl Part {
     fn new(room_id: &RoomId, room: u32, opens: Option<Opening>) -> Self {
-        let (room_id, events, keys) = (room_id.clone(), Vec::new(), BTreeSet::new());
-        Self { room_id, room, purges: 0, opens, events, keys, size_bytes: 0 }
+        let (room_id, events, keys, facts) = (room_id.clone(), Vec::new(), BTreeSet::new(), Vec::new());
+        Self { room_id, room, purges: 0, opens, events, keys, facts, size_bytes: 0 }
     }
 
     fn is_empty(&self) -> bool {
-        self.opens.is_none() && self.events.is_empty()
+        self.opens.is_none() && self.events.is_empty() && self.facts.is_empty()
+    }
+
+    fn add_facts(&mut self, facts: &[Fact]) {
+        // Each is written twice, as an entry and as the newest value.
+        let size_bytes: usize = facts.iter().map(|fact| 2 * fact.size_bytes()).sum();
+        self.size_bytes = self.size_bytes.saturating_add(size_bytes);
+        self.facts.extend_from_slice(facts);
     }
 
     fn event(&mut self, event: &PersistEvent, outlier: Option<u64>) -> Result<(), LogError> {

@@ -9,9 +9,9 @@ use super::{
     EventLog, LogError,
     append::Group,
     commit,
-    records::{FactRecord, LogEntry, key},
+    records::{FactRecord, Head, LogEntry, key},
 };
-use crate::{Durability, KEY_BYTES_MAX, KeyRange, Keyspace, Scan, StoreExt, codec};
+use crate::{Batch, Durability, KEY_BYTES_MAX, KeyRange, Keyspace, Scan, StoreExt, codec};
 
 /// The longest key of a fact, in bytes.
 pub const FACT_KEY_BYTES_MAX: usize = KEY_BYTES_MAX - 1;
@@ -66,12 +66,7 @@ impl EventLog {
         conditions: &[Condition],
         durability: Durability,
     ) -> Result<Option<u64>, LogError> {
-        for fact in facts {
-            let value = fact.value.as_ref().map_or(0, Bytes::len);
-            if fact.key.len() > FACT_KEY_BYTES_MAX || value > FACT_VALUE_BYTES_MAX {
-                return Err(LogError::FactTooLong { key: fact.key.len(), value });
-            }
-        }
+        check_lengths(facts)?;
         // There is no other writer while this is held, so what is read stays as it is.
         let mut in_flight = self.appends.writer.lock().await;
         self.settle_in_flight(&mut in_flight).await?;
@@ -91,11 +86,7 @@ impl EventLog {
         };
         let mut batch = head.guarded_batch()?;
         for fact in facts {
-            let sequence = head.take_sequence()?;
-            let (kind, fact_key) = (fact.kind, fact.key.to_vec());
-            let entry = LogEntry::Fact { kind, key: fact_key, value: fact.value.as_ref().map(|value| value.to_vec()) };
-            batch.put(Keyspace::Log, key::sequence(sequence), codec::encode(&entry)?);
-            put(&mut batch, fact, sequence)?;
+            append(&mut batch, &mut head, fact)?;
         }
         batch.put_record(key::HEAD, &head)?.durability(durability);
         let next = head.next_sequence;
@@ -149,8 +140,34 @@ impl EventLog {
     }
 }
 
+impl Fact {
+    pub(super) fn size_bytes(&self) -> usize {
+        self.key.len().saturating_add(self.value.as_ref().map_or(0, Bytes::len))
+    }
+}
+
+/// Checks the bounds of keys and values.
+pub(super) fn check_lengths(facts: &[Fact]) -> Result<(), LogError> {
+    for fact in facts {
+        let value = fact.value.as_ref().map_or(0, Bytes::len);
+        if fact.key.len() > FACT_KEY_BYTES_MAX || value > FACT_VALUE_BYTES_MAX {
+            return Err(LogError::FactTooLong { key: fact.key.len(), value });
+        }
+    }
+    Ok(())
+}
+
+/// Adds the next entry of the log, which is a fact, and what follows from it to a batch.
+pub(super) fn append(batch: &mut Batch, head: &mut Head, fact: &Fact) -> Result<(), LogError> {
+    let sequence = head.take_sequence()?;
+    let value = fact.value.as_ref().map(|value| value.to_vec());
+    let entry = LogEntry::Fact { kind: fact.kind, key: fact.key.to_vec(), value };
+    batch.put(Keyspace::Log, key::sequence(sequence), codec::encode(&entry)?);
+    put(batch, fact, sequence)
+}
+
 /// Adds what follows from a fact to a batch.
-pub(super) fn put(batch: &mut crate::Batch, fact: &Fact, sequence: u64) -> Result<(), LogError> {
+pub(super) fn put(batch: &mut Batch, fact: &Fact, sequence: u64) -> Result<(), LogError> {
     let stored_key = key::fact(fact.kind, &fact.key);
     match &fact.value {
         Some(value) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Bytes, Durability, EventLog, Fault, FaultyStore, KeyRange, Keyspace, LogError, MemoryStore, Operation, TestRoom,
-    block_on, contents, findings, open, rebuild, write,
+    block_on, check_loaded, contents, findings, open, rebuild, rules, write,
 };
 use crate::{
     KEY_BYTES_MAX, Limits,
@@ -138,4 +138,37 @@ fn facts_that_nobody_waits_for_are_settled() {
     drop(dropped);
     put(&log, &[fact("y", "2")], &[]).unwrap();
     assert_eq!(findings(&inner), [""; 0]);
+}
+
+#[test]
+fn facts_come_with_the_events_they_follow_from() {
+    let inner = MemoryStore::new();
+    let store = Arc::new(FaultyStore::new(inner.clone()));
+    let log = block_on(EventLog::open(store.clone())).unwrap();
+    let room = TestRoom::forked("!r:a");
+    let append = |facts: &[Fact]| {
+        block_on(log.append_with_facts(room.room.room_id(), rules(), &room.judged, facts, Durability::Sync))
+    };
+    let too_long = Fact { kind: 1, key: vec![b'k'; FACT_KEY_BYTES_MAX + 1].into(), value: None };
+    assert!(matches!(append(&[too_long]), Err(LogError::FactTooLong { .. })));
+    store.fail(Operation::Commit, 1, Fault::Failed);
+    append(&[fact("a", "1")]).unwrap_err();
+    assert_eq!((log.len(), all(&log, "")), (0, vec![]));
+
+    put(&log, &[fact("old", "0")], &[]);
+    // It is one commit: the next one is another's.
+    store.fail(Operation::Commit, 2, Fault::Failed);
+    append(&[fact("a", "1"), fact("old", None), fact("a", "2")]).unwrap();
+    block_on(log.put_facts(&[fact("c", "1")], &[], Durability::Sync)).unwrap_err();
+    let events = u64::try_from(room.judged.len()).unwrap();
+    // The entry that opens the room, and one that puts `a` before it is put again.
+    assert_eq!(all(&log, ""), [format!("a=2@{}", 1 + 1 + events + 2)]);
+    check_loaded(&open(&inner), &room);
+    // The events are there already: what would follow from them is not so.
+    assert!(matches!(append(&[fact("b", "3")]), Err(LogError::AlreadyThere)));
+    assert_eq!(all(&log, "b"), [""; 0]);
+    let before = contents(&inner);
+    assert_eq!(findings(&inner), [""; 0]);
+    rebuild(&inner).unwrap();
+    assert_eq!(contents(&inner), before);
 }
