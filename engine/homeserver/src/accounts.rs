@@ -443,10 +443,12 @@ impl Accounts {
         // In a task of its own: a request that is given up must not end it between the log and the memory.
         let applied = tokio::spawn(async move {
             let mut facts = change.facts;
-            // What waits for a device is of no use to another one that gets its name later.
+            // What waits for a device, and what it has sent, is of no use to another one that gets its name later.
             for device in change.removed {
-                let waiting = facts_of_device(&inner.log, &device).await?.into_iter();
-                facts.extend(waiting.map(|it| Fact { kind: fact_kind::TO_DEVICE, key: it.key, value: None }));
+                for kind in [fact_kind::TO_DEVICE, fact_kind::TRANSACTION] {
+                    let of_device = facts_of_device(&inner.log, kind, &device).await?.into_iter();
+                    facts.extend(of_device.map(|it| Fact { kind, key: it.key, value: None }));
+                }
             }
             let put = inner.log.put_facts(&facts, &change.conditions, Durability::Sync).await;
             inner.remembered.forget(&change.ended);

@@ -57,6 +57,10 @@ pub const TO_DEVICE: u8 = 33;
 /// the log.
 pub const OUTGOING_EDU: u8 = 34;
 
+/// What became of clients' requests with transaction ids: localpart, NUL, device id, NUL, a hash of path and transaction id → the id of the
+/// event that was sent, in JSON.
+pub const TRANSACTION: u8 = 35;
+
 /// Events of other servers that wait for what they build on: room id, NUL, event id → the event, and when it is tried again.
 pub const GAP: u8 = 40;
 

@@ -49,7 +49,7 @@ use ravel_core::{
 };
 use ravel_store::{
     Durability,
-    log::{EventLog, LogError},
+    log::{EventLog, Fact, LogError},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -160,7 +160,8 @@ fn target(event: &Event) -> Option<EventId> {
 impl Rooms {
     /// Opens the rooms of a log, and finds out which users of this server are in them.
     ///
-    /// Loads the rooms whose state has changed since their members were kept; of the others it costs a few look-ups each. Policy servers
+    /// Loads the rooms whose state has changed since their members were kept; of the others it costs a few look-ups each. Reads what became of clients'
+    /// newest [transactions](Self::send_once). Policy servers
     /// are asked by `client`. What other servers are to be told of goes to `outbox`; rooms wait while that is full.
     ///
     /// # Errors
@@ -181,7 +182,8 @@ impl Rooms {
         for (user, room_id, membership, sequence) in outside::all(&log, &server_name).await? {
             members.set_outside(&user, &room_id, Some((membership, sequence)), log.len());
         }
-        let (open, members, transactions) = (OpenRooms::default(), Mutex::new(members), Transactions::default());
+        let (open, members, transactions) =
+            (OpenRooms::default(), Mutex::new(members), Transactions::load(&log).await?);
         let progress = Progress::new(log.len());
         let policy_servers = PolicyServers::new(client, clock.clone());
         Ok(Self(Arc::new(Inner {
@@ -353,16 +355,17 @@ impl Inner {
     ) -> Result<T, RoomsError> {
         let Some(loaded) = slot.as_mut() else { return Err(RoomsError::NoSuchRoom) };
         let before = loaded.room.current_state().map().clone();
-        let mut writing = Writing { inner: self, room: &mut loaded.room, events: Vec::new(), to_send: Vec::new() };
+        let mut writing =
+            Writing { inner: self, room: &mut loaded.room, events: Vec::new(), facts: Vec::new(), to_send: Vec::new() };
         let changed = change(&mut writing);
-        let Writing { events, to_send, .. } = writing;
+        let Writing { events, facts, to_send, .. } = writing;
         let room = &loaded.room;
         let _under_way = self.progress.begin(|| self.log.len());
         let length = self.log.len();
         // What was judged before something else failed is in the room already.
         let stored = match events.is_empty() {
             true => Ok(()),
-            false => self.store(room, &events, &to_send).await,
+            false => self.store(room, &events, &facts, &to_send).await,
         };
         let is_broken = stored.is_err() || matches!(changed, Err(RoomsError::Room(_)));
         if is_broken {
@@ -397,9 +400,15 @@ impl Inner {
 }
 
 impl Inner {
-    async fn store(&self, room: &Room, events: &[PersistEvent], to_send: &[VerifiedPdu]) -> Result<(), LogError> {
+    async fn store(
+        &self,
+        room: &Room,
+        events: &[PersistEvent],
+        facts: &[Fact],
+        to_send: &[VerifiedPdu],
+    ) -> Result<(), LogError> {
         self.note_passed_on(room.room_id(), to_send).await?;
-        self.log.append(room.room_id(), room.rules(), events, Durability::Sync).await
+        self.log.append_with_facts(room.room_id(), room.rules(), events, facts, Durability::Sync).await
     }
 
     /// Has events sent to these servers, and to those of the users whose memberships they are. If the server stops before that, what
@@ -433,6 +442,8 @@ struct Writing<'r> {
     room: &'r mut Room,
     /// What is to be stored.
     events: Vec<PersistEvent>,
+    /// What is so because of that, stored with it.
+    facts: Vec<Fact>,
     /// What other servers are to be told of, once it is stored.
     to_send: Vec<VerifiedPdu>,
 }

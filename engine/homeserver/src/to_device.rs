@@ -146,7 +146,7 @@ impl ToDevice {
         for device in self.accounts.devices(user_id).await?.into_iter().filter_map(|device| device.device_id) {
             let device = device.as_str();
             let Some(content) = contents.get(device).or_else(|| contents.get(ALL_DEVICES)) else { continue };
-            if facts_of_device(&self.log, &device_key(user_id, device)).await?.len() >= WAITING_MAX {
+            if facts_of_device(&self.log, TO_DEVICE, &device_key(user_id, device)).await?.len() >= WAITING_MAX {
                 metrics::counter!(DROPPED).increment(1);
                 continue;
             }
@@ -170,7 +170,7 @@ impl ToDevice {
         since: Option<u64>,
         now: u64,
     ) -> Result<Vec<Map<String, Value>>, ToDeviceError> {
-        let waiting = facts_of_device(&self.log, &device_key(user_id, device_id)).await?;
+        let waiting = facts_of_device(&self.log, TO_DEVICE, &device_key(user_id, device_id)).await?;
         let (got, waiting): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|fact| since.is_some_and(|since| fact.sequence < since));
         if !got.is_empty() {
@@ -192,18 +192,18 @@ impl ToDevice {
     }
 }
 
-/// Returns the messages that wait for a device, in order.
-pub(crate) async fn facts_of_device(log: &EventLog, device_key: &[u8]) -> Result<Vec<StoredFact>, LogError> {
+/// Returns facts of a device of a kind whose keys name the device first, then something of [`NAME_BYTES`]; in order.
+pub(crate) async fn facts_of_device(log: &EventLog, kind: u8, device_key: &[u8]) -> Result<Vec<StoredFact>, LogError> {
     let prefix = [device_key, b"\0"].concat();
-    let mut facts = all_facts(log, TO_DEVICE, &prefix).await?;
+    let mut facts = all_facts(log, kind, &prefix).await?;
     // A device id may have a NUL, and begin with another device's id.
     facts.retain(|fact| fact.key.len() == prefix.len() + NAME_BYTES);
     facts.sort_unstable_by_key(|fact| fact.sequence);
     Ok(facts)
 }
 
-/// How long the random names are by which messages for a device differ.
-const NAME_BYTES: usize = 16;
+/// How long the names are by which messages for a device differ, or its transactions.
+pub(crate) const NAME_BYTES: usize = 16;
 
 fn device_key(user_id: &UserId, device_id: &str) -> Bytes {
     key(&[user_id.localpart(), device_id])

@@ -10,7 +10,7 @@ use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
     id::EventId,
 };
-use ravel_homeserver::rooms::SendEvent;
+use ravel_homeserver::rooms::{SendEvent, Transaction};
 use ruma::{
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
     events::StateEventType,
@@ -47,11 +47,12 @@ async fn once(
     app: &App,
     sender: &Authenticated,
     room: &ruma::RoomId,
-    to: String,
+    path: String,
     transaction_id: &ruma::TransactionId,
     event: SendEvent,
 ) -> MatrixResult<ruma::OwnedEventId> {
-    let transaction = [sender.user_id.to_string(), sender.device_id.to_string(), to, transaction_id.to_string()];
+    let (device_id, transaction_id) = (sender.device_id.to_string(), transaction_id.to_string());
+    let transaction = Transaction { device_id, path, transaction_id };
     ruma_event_id(&app.rooms.send_once(&room_id(room)?, &sender.user_id, &transaction, event).await?)
 }
 
@@ -61,9 +62,9 @@ async fn send(
     sender: Authenticated,
     request: Ruma<send_message_event::v3::Request>,
 ) -> MatrixResult<RumaResponse<send_message_event::v3::Response>> {
-    let (event_type, to) = (request.event_type.to_string(), format!("{} {}", request.room_id, request.event_type));
+    let (event_type, path) = (request.event_type.to_string(), format!("{} {}", request.room_id, request.event_type));
     let event = SendEvent { event_type, state_key: None, content: content(&request.request.body)?, redacts: None };
-    let sent = once(&app, &sender, &request.room_id, to, &request.txn_id, event).await?;
+    let sent = once(&app, &sender, &request.room_id, path, &request.txn_id, event).await?;
     Ok(RumaResponse(send_message_event::v3::Response::new(sent)))
 }
 
@@ -109,8 +110,8 @@ async fn redact(
     sender.no_guest()?;
     let reason = request.reason.clone().map(|reason| ("reason".into(), reason.into()));
     let event = redaction(event_id(&request.event_id)?, CanonicalJsonObject::from_iter(reason));
-    let to = format!("{} redacts {}", request.room_id, request.event_id);
-    let sent = match once(&app, &sender, &request.room_id, to, &request.txn_id, event).await {
+    let path = format!("{} redacts {}", request.room_id, request.event_id);
+    let sent = match once(&app, &sender, &request.room_id, path, &request.txn_id, event).await {
         Err(error) if error.status == StatusCode::NOT_FOUND && is_elsewhere(&app, &request.event_id).await? => {
             return Err(MatrixError::invalid_param("the event is of another room"));
         }

@@ -1,5 +1,6 @@
 //! Sending events, and changing memberships.
 
+use bytes::Bytes;
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
     event::{Membership, event_type},
@@ -8,7 +9,7 @@ use ravel_core::{
     room::{NewEvent, Room},
 };
 
-use super::{Rooms, RoomsError, Transaction, Writing};
+use super::{Rooms, RoomsError, Writing};
 use crate::random::random_text;
 
 /// An event that a user sends.
@@ -42,12 +43,37 @@ impl Rooms {
     ///
     /// `NoSuchRoom`, `Refused`, `Policy`, `Invalid`.
     pub async fn send(&self, room_id: &RoomId, sender: &UserId, event: SendEvent) -> Result<EventId, RoomsError> {
-        if self.policy_server(room_id).await?.is_some() {
-            let made = self.draft(room_id, sender, &event).await?;
-            return Ok(self.take_foreign(room_id, made).await?.event_id().clone());
-        }
+        self.send_as(room_id, sender, event, None).await
+    }
+
+    /// As [`send`](Self::send); if it is what a client's request is about, by its key, that is kept.
+    pub(super) async fn send_as(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        event: SendEvent,
+        transaction: Option<Bytes>,
+    ) -> Result<EventId, RoomsError> {
+        let signed = match self.policy_server(room_id).await? {
+            Some(_) => {
+                let made = self.draft(room_id, sender, &event).await?;
+                // It may be another policy server by now.
+                Some(self.signed_by_policy_server(room_id, made).await?)
+            }
+            None => None,
+        };
         let sender = sender.clone();
-        self.write(room_id.clone(), move |writing| Ok(writing.send(&sender, &event)?.event_id().clone())).await
+        let send = move |writing: &mut Writing<'_>| {
+            let sent = match signed {
+                Some(signed) => writing.take_foreign(&signed).map(|()| signed),
+                None => writing.send(&sender, &event),
+            }?;
+            if let Some(transaction) = transaction {
+                writing.note_transaction(transaction, sent.event_id())?;
+            }
+            Ok(sent.event_id().clone())
+        };
+        self.write(room_id.clone(), send).await
     }
 
     /// Checks that a user could send an event now.
@@ -86,27 +112,6 @@ impl Rooms {
             Some(held) if is_same && self.membership(room_id, sender).await? == Some(Membership::Join) => Ok(held),
             _ => self.send(room_id, sender, event).await,
         }
-    }
-
-    /// Sends an event once for each transaction: again, it returns the id of the event that was sent. Transactions are forgotten by a
-    /// restart, and the oldest once there are 20,000.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send); then the transaction can be tried again.
-    pub async fn send_once(
-        &self,
-        room_id: &RoomId,
-        sender: &UserId,
-        transaction: &Transaction,
-        event: SendEvent,
-    ) -> Result<EventId, RoomsError> {
-        let sent = self.0.transactions.of(transaction);
-        let (rooms, room_id, sender) = (self.clone(), room_id.clone(), sender.clone());
-        // To its end, even if nobody waits for it any more.
-        let sending =
-            tokio::spawn(async move { sent.get_or_try_init(|| rooms.send(&room_id, &sender, event)).await.cloned() });
-        sending.await.map_err(|_| RoomsError::Panicked)?
     }
 
     /// Changes a membership: joining, inviting, leaving, kicking, banning, unbanning, knocking.

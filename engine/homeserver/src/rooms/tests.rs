@@ -3,6 +3,7 @@
 mod clients;
 mod kept_members;
 mod open_rooms;
+mod transactions;
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +30,7 @@ use super::{
     SyncFilter, SyncToken, TimelineToken,
 };
 use crate::{
+    accounts::{Accounts, AccountsConfig},
     clock::Clock,
     federation::{FederationClient, Pauses, ServerFilter},
     random::OsRandom,
@@ -63,6 +65,12 @@ async fn open_on(store: Arc<dyn Store>) -> Rooms {
     let client = FederationClient::new(network, of_clock, of_random, ours, signing_key, pauses, servers);
     let outbox = tokio::sync::mpsc::channel(1_000).0;
     Rooms::open(name, key, log, clock, random, client, outbox).await.unwrap()
+}
+
+/// Returns the accounts of the server that has some rooms.
+fn accounts_of(rooms: &Rooms) -> Accounts {
+    let config = AccountsConfig { server_name: rooms.server_name().clone(), cheap_password_hashes: true };
+    Accounts::new(rooms.log().clone(), Arc::new(TestClock::default()), Arc::new(OsRandom), config)
 }
 
 pub(crate) fn user(name: &str) -> UserId {

@@ -1,13 +1,11 @@
 //! Members, guests, rooms that were forgotten, what was around an event.
 
 use super::*;
-use crate::accounts::{Accounts, AccountsConfig, Registration, Role};
+use crate::accounts::{Registration, Role};
 
 async fn guest(rooms: &Rooms) -> UserId {
-    let config = AccountsConfig { server_name: ServerName::parse("a").unwrap(), cheap_password_hashes: true };
-    let accounts = Accounts::new(rooms.log().clone(), Arc::new(TestClock::default()), Arc::new(OsRandom), config);
     let guest = Registration { username: None, password: None, role: Role::Guest, device: None };
-    accounts.register(guest).await.unwrap().user_id
+    accounts_of(rooms).register(guest).await.unwrap().user_id
 }
 
 #[tokio::test]
