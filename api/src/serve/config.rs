@@ -294,8 +294,8 @@ settings! {
         /// Servers that there is something to do with, without ports: `*` is for any characters and `?` for one, as in rooms' access control
         /// lists.
         allowed_servers: Vec<String> = vec!["*".into()];
-        /// Servers that there is nothing to do with, in the same form. They are asked nothing, told nothing and answered nothing, and what
-        /// they say is not taken from others.
+        /// Servers that there is nothing to do with, in the same form. They are asked nothing, told nothing and answered nothing. What their
+        /// users send into rooms comes from the other servers there.
         denied_servers: Vec<String> = Vec::new();
         /// Files in PEM with certificates of authorities that are trusted besides the system's.
         ca_certificates: Vec<PathBuf> = Vec::new();

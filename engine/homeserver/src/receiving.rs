@@ -8,6 +8,7 @@
 mod fetching;
 mod gaps;
 mod history;
+mod left_out;
 mod missing;
 mod sorting;
 mod verifying;
@@ -33,10 +34,7 @@ use crate::{
 };
 
 use self::verifying::refused;
-pub(crate) use self::{
-    fetching::FetchError,
-    sorting::{by_auth_events, by_prev_events},
-};
+pub(crate) use self::{fetching::FetchError, sorting::by_auth_events};
 
 /// The most events of a transaction.
 ///
@@ -279,7 +277,8 @@ impl Homeserver {
         if self.rooms.acl_allows(room_id, origin).await? { Ok(()) } else { Err(PduRefusal::NotAllowed) }
     }
 
-    /// Whether an event may come into a room that its bringer may send into.
+    /// Whether an event may come into a room that its bringer may send into. Whether there is something to do with the server of its
+    /// sender makes no difference: it is part of the room at the others.
     async fn may_be_sent(&self, origin: &ServerName, room_id: &RoomId, pdu: &VerifiedPdu) -> Result<(), PduRefusal> {
         let event = pdu.event();
         if event.room_id != *room_id {
@@ -289,8 +288,7 @@ impl Homeserver {
             return Ok(());
         }
         let Ok(server) = ServerName::parse(event.sender.server_name()) else { return Err(PduRefusal::NotAllowed) };
-        let is_allowed = self.client.allows(&server) && self.rooms.acl_allows(room_id, &server).await?;
-        if is_allowed { Ok(()) } else { Err(PduRefusal::NotAllowed) }
+        if self.rooms.acl_allows(room_id, &server).await? { Ok(()) } else { Err(PduRefusal::NotAllowed) }
     }
 
     /// Hands verified events to their room, in their order, and gets what they lack.

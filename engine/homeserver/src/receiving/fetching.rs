@@ -26,7 +26,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{PduRefusal, by_auth_events, verifying::Verified};
+use super::{PduRefusal, by_auth_events, left_out::LeftOut, sorting::ancestors, verifying::Verified};
 use crate::{
     federation::{FederationError, SendOptions},
     homeserver::Homeserver,
@@ -82,7 +82,7 @@ const LARGE: RequestLimits = RequestLimits { time: Duration::from_secs(120), ans
 
 impl Homeserver {
     /// Asks a server for the events between ours and one of its own; returns those that lead to it, in an order in which the room can
-    /// take them.
+    /// take them, and what is left out between them.
     ///
     /// Source: server-server API, "POST /_matrix/federation/v1/get_missing_events/{roomId}".
     pub(super) async fn fetch_missing(
@@ -91,7 +91,7 @@ impl Homeserver {
         room_id: &RoomId,
         rules: &'static RoomVersionRules,
         to: &VerifiedPdu,
-    ) -> Result<Vec<VerifiedPdu>, FetchError> {
+    ) -> Result<(Vec<VerifiedPdu>, LeftOut), FetchError> {
         let mut earliest = self.rooms.look(room_id, Room::forward_extremities).await?;
         earliest.truncate(EARLIEST_MAX);
         let earliest = earliest.iter().filter_map(ruma_event_id).collect();
@@ -101,8 +101,9 @@ impl Homeserver {
         let answer = self.ask(server, request, SMALL).await?;
         let mut events = answer.events;
         events.truncate(MISSING_EVENTS_MAX as usize);
-        let events = self.verified_of_room(room_id, rules, events).await;
-        Ok(super::sorting::ancestors(to, events))
+        let verified = self.verify_pdus(rules, events.clone()).await;
+        let left_out = self.left_out(room_id, rules, &events, &verified);
+        Ok((ancestors(to, of_room(room_id, verified), &left_out), left_out))
     }
 
     /// Asks a server for the state before an event, and puts what is unknown of it and of its auth chain into the room; returns the

@@ -11,8 +11,9 @@ use ravel_core::{
 use ruma::api::federation::backfill::get_backfill::v1 as get_backfill;
 
 use super::{
-    FetchError, by_prev_events,
+    FetchError,
     fetching::{of_room, ruma_event_id, ruma_room_id},
+    sorting::by_prev_events,
 };
 use crate::{
     homeserver::Homeserver,
@@ -82,7 +83,9 @@ impl Homeserver {
         let request = get_backfill::Request::new(ruma_room_id(room_id)?, v, EVENTS_MAX.into());
         let mut pdus = self.ask(server, request, LIMITS).await?.pdus;
         pdus.truncate(EVENTS_MAX as usize);
-        let pdus = of_room(room_id, self.verify_history(rules, pdus).await);
+        let verified = self.verify_history(rules, pdus.clone()).await;
+        let left_out = self.left_out(room_id, rules, &pdus, &verified);
+        let pdus = of_room(room_id, verified);
         let placed = self.rooms.look(room_id, |room| pdus.iter().map(|pdu| room.has_place(pdu.event_id())).collect());
         let placed: Vec<bool> = placed.await?;
         let new: Vec<VerifiedPdu> =
@@ -92,7 +95,8 @@ impl Homeserver {
         }
         let ids: Vec<EventId> = new.iter().map(|pdu| pdu.event_id().clone()).collect();
         // Some may lack what they build on; those that don't are there all the same.
-        let taken = self.take_walk(server, room_id, rules, by_prev_events(new), Arrival::History).await;
+        let walk = by_prev_events(new, &left_out);
+        let taken = self.take_walk(server, room_id, rules, walk, Arrival::History, &left_out).await;
         if let Err(FetchError::Rooms(error)) = taken {
             return Err(error.into());
         }

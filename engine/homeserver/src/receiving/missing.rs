@@ -7,7 +7,7 @@ use ravel_core::{
     room_version::RoomVersionRules,
 };
 
-use super::{FetchError, PduRefusal};
+use super::{FetchError, PduRefusal, left_out::LeftOut};
 use crate::{
     federation::FederationError,
     homeserver::Homeserver,
@@ -61,10 +61,10 @@ impl Homeserver {
             Received::NeedState(_) => false,
             Received::Judged(_) | Received::Known(_) | Received::OtherRoom => return Ok(()),
         };
-        let mut walk = Vec::new();
+        let (mut walk, mut left_out) = (Vec::new(), LeftOut::default());
         if lacks_events {
             match self.fetch_missing(server, room_id, rules, pdu).await {
-                Ok(events) => walk = events,
+                Ok(fetched) => (walk, left_out) = fetched,
                 // The state may be had all the same.
                 Err(FetchError::Federation(error)) => {
                     tracing::debug!(%server, %room_id, %error, "missing events can't be had");
@@ -73,10 +73,10 @@ impl Homeserver {
             }
         }
         walk.push(pdu.clone());
-        self.take_walk(server, room_id, rules, walk, arrival).await
+        self.take_walk(server, room_id, rules, walk, arrival, &left_out).await
     }
 
-    /// Takes events of which each but the first ones builds on others of them.
+    /// Takes events of which each but the first ones builds on others of them, be it by what is left out.
     ///
     /// # Errors
     ///
@@ -88,6 +88,7 @@ impl Homeserver {
         rules: &'static RoomVersionRules,
         walk: Vec<VerifiedPdu>,
         arrival: Arrival,
+        left_out: &LeftOut,
     ) -> Result<(), FetchError> {
         let incoming = walk.iter().cloned().map(|pdu| Incoming { pdu, arrival: Some(arrival), given_state: None });
         let received = self.rooms.receive(room_id, incoming.collect()).await?;
@@ -107,6 +108,12 @@ impl Homeserver {
                 Received::NeedEvents(missing) => missing.iter().any(|id| pdu.event().prev_events.contains(id)),
                 Received::Judged(_) | Received::Known(_) | Received::OtherRoom => continue,
             };
+            if lacks_place
+                && let Some(state) = self.state_around(room_id, pdu, left_out).await?
+                && !is_lacking(&self.take(room_id, pdu, arrival, Some(state)).await?)
+            {
+                continue;
+            }
             last = if !lacks_place {
                 self.take_with_auth_chain(server, room_id, rules, pdu, arrival).await
             } else if gaps < GAPS_MAX {

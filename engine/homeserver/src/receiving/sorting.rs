@@ -4,19 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 
 use ravel_core::{event::Event, id::EventId, pdu::VerifiedPdu};
 
-/// Returns events so that each comes after those that it names as prev or auth events, and each once. Those that name each other in a
-/// circle are left out.
-pub(crate) fn by_prev_events(pdus: Vec<VerifiedPdu>) -> Vec<VerifiedPdu> {
-    sorted(pdus, |event| event.prev_events.iter().chain(&event.auth_events).collect())
+use super::left_out::LeftOut;
+
+/// Returns events so that each comes after those that it names as prev or auth events, or builds on by what is left out, and each once.
+/// Those that name each other in a circle are not there.
+pub(super) fn by_prev_events(pdus: Vec<VerifiedPdu>, left_out: &LeftOut) -> Vec<VerifiedPdu> {
+    sorted(pdus, |event, each| left_out.parents(event).into_iter().chain(&event.auth_events).for_each(each))
 }
 
 /// Returns events so that each comes after its auth events, and each once. Those that name each other in a circle are left out.
 pub(crate) fn by_auth_events(pdus: Vec<VerifiedPdu>) -> Vec<VerifiedPdu> {
-    sorted(pdus, |event| event.auth_events.iter().collect())
+    sorted(pdus, |event, each| event.auth_events.iter().for_each(each))
 }
 
 /// Kahn's algorithm; among those that can come next, the first of the input.
-fn sorted(pdus: Vec<VerifiedPdu>, parents: impl Fn(&Event) -> Vec<&EventId>) -> Vec<VerifiedPdu> {
+fn sorted(pdus: Vec<VerifiedPdu>, each_parent: impl Fn(&Event, &mut dyn FnMut(&EventId))) -> Vec<VerifiedPdu> {
     let mut numbers: HashMap<EventId, usize> = HashMap::with_capacity(pdus.len());
     let mut slots: Vec<Option<VerifiedPdu>> = Vec::with_capacity(pdus.len());
     for pdu in pdus {
@@ -29,8 +31,8 @@ fn sorted(pdus: Vec<VerifiedPdu>, parents: impl Fn(&Event) -> Vec<&EventId>) -> 
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); slots.len()];
     for (number, (pdu, waits_for)) in slots.iter().zip(&mut waits_for).enumerate() {
         let Some(pdu) = pdu else { continue };
-        let parents: BTreeSet<usize> =
-            parents(pdu.event()).into_iter().filter_map(|id| numbers.get(id).copied()).collect();
+        let mut parents = BTreeSet::new();
+        each_parent(pdu.event(), &mut |id| parents.extend(numbers.get(id).copied()));
         *waits_for = parents.len();
         for parent in parents {
             children.get_mut(parent).into_iter().for_each(|children| children.push(number));
@@ -54,18 +56,19 @@ fn sorted(pdus: Vec<VerifiedPdu>, parents: impl Fn(&Event) -> Vec<&EventId>) -> 
 }
 
 /// Returns those of some events that are ancestors of an event, by what they say, as [`by_prev_events`] sorts them.
-pub(crate) fn ancestors(of: &VerifiedPdu, pdus: Vec<VerifiedPdu>) -> Vec<VerifiedPdu> {
+pub(super) fn ancestors(of: &VerifiedPdu, pdus: Vec<VerifiedPdu>, left_out: &LeftOut) -> Vec<VerifiedPdu> {
     let mut by_id: HashMap<EventId, VerifiedPdu> = pdus.into_iter().map(|pdu| (pdu.event_id().clone(), pdu)).collect();
     by_id.remove(of.event_id());
     let mut ancestors: Vec<VerifiedPdu> = Vec::new();
-    let mut pending: Vec<EventId> = of.event().prev_events.to_vec();
+    let parents = |event: &Event| left_out.parents(event).into_iter().cloned().collect::<Vec<_>>();
+    let mut pending = parents(of.event());
     while let Some(event_id) = pending.pop() {
         if let Some(pdu) = by_id.remove(&event_id) {
-            pending.extend_from_slice(&pdu.event().prev_events);
+            pending.extend(parents(pdu.event()));
             ancestors.push(pdu);
         }
     }
-    by_prev_events(ancestors)
+    by_prev_events(ancestors, left_out)
 }
 
 #[cfg(test)]
@@ -111,17 +114,17 @@ mod tests {
             event("1", &[], &[]),
             event("2", &["1"], &[]),
         ];
-        assert_eq!(ids(&by_prev_events(events.clone())), ["1", "2", "3", "4"]);
+        assert_eq!(ids(&by_prev_events(events.clone(), &LeftOut::default())), ["1", "2", "3", "4"]);
         assert_eq!(ids(&by_auth_events(events)), ["1", "4", "3", "2"]);
         let twice = vec![event("1", &["0"], &["0"]), event("1", &["0"], &["0"])];
-        assert_eq!(ids(&by_prev_events(twice)), ["1"]);
+        assert_eq!(ids(&by_prev_events(twice, &LeftOut::default())), ["1"]);
     }
 
     #[test]
     fn sc_066_circles_are_left_out() {
         let events =
             vec![event("1", &["2"], &[]), event("2", &["1"], &[]), event("3", &["3"], &[]), event("4", &[], &[])];
-        assert_eq!(ids(&by_prev_events(events)), ["4"]);
+        assert_eq!(ids(&by_prev_events(events, &LeftOut::default())), ["4"]);
     }
 
     #[test]
@@ -133,6 +136,6 @@ mod tests {
             event("3", &["2"], &["y"]),
             event("y", &[], &[]),
         ];
-        assert_eq!(ids(&ancestors(&event("4", &["3"], &[]), events)), ["1", "2", "3"]);
+        assert_eq!(ids(&ancestors(&event("4", &["3"], &[]), events, &LeftOut::default())), ["1", "2", "3"]);
     }
 }

@@ -1,5 +1,6 @@
 //! Receiving, by a whole server: others are functions, the clock is moved by hand.
 
+mod denied;
 mod gaps;
 mod relayed;
 
@@ -21,7 +22,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{PduRefusal, PduResults};
 use crate::{
     fact_kind::GAP,
-    homeserver::Homeserver,
+    homeserver::{Homeserver, HomeserverConfig},
     testing::{
         Answer, ManualClock, TestNetwork, config, create_room, foreign_event, foreign_event_with, join_from,
         key_document, object, open_server_as, server_name, user_id,
@@ -42,7 +43,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let (store, clock, network) = (MemoryStore::new(), Arc::default(), Arc::default());
-        let server = start("nobody", &store, &clock, &network).await;
+        let server = start(config("a", "nobody"), &store, &clock, &network).await;
         let room_id = create_room(&server, "@alice:a", RoomVersion::V11).await;
         let world = Self { store, clock, network, server, room_id, asked: Arc::default() };
         for name in ["b", "c"] {
@@ -52,9 +53,9 @@ impl World {
         world
     }
 
-    /// Starts the server again, which has nothing to do with another one then.
-    async fn restart_denying(&mut self, denied: &str) {
-        self.server = start(denied, &self.store, &self.clock, &self.network).await;
+    /// Starts the server again.
+    async fn restart(&mut self, config: HomeserverConfig) {
+        self.server = start(config, &self.store, &self.clock, &self.network).await;
     }
 
     /// Makes a server publish its key, and answer other questions by a function of the path. Where that has nothing, the server has
@@ -96,8 +97,11 @@ impl World {
     /// Makes a message on top of an event that is not here.
     async fn says_after(&self, user: &str, prev_event: &str, text: &str) -> VerifiedPdu {
         let content = json!({ "body": text }).to_string();
+        self.makes_after(user, prev_event, ("m.room.message", None, &content)).await
+    }
+
+    async fn makes_after(&self, user: &str, prev_event: &str, event: (&str, Option<&str>, &str)) -> VerifiedPdu {
         let on_top = |event: &mut CanonicalJsonObject| drop(event.insert("prev_events".into(), ids(&[prev_event])));
-        let event = ("m.room.message", None, content.as_str());
         foreign_event_with(&self.server, &self.room_id, user, event, on_top).await
     }
 
@@ -131,8 +135,13 @@ impl World {
     }
 }
 
-async fn start(denied: &str, store: &MemoryStore, clock: &Arc<ManualClock>, network: &Arc<TestNetwork>) -> Homeserver {
-    let (server, to_send) = open_server_as(config("a", denied), store, clock.clone(), network.clone()).await;
+async fn start(
+    config: HomeserverConfig,
+    store: &MemoryStore,
+    clock: &Arc<ManualClock>,
+    network: &Arc<TestNetwork>,
+) -> Homeserver {
+    let (server, to_send) = open_server_as(config, store, clock.clone(), network.clone()).await;
     // What is sent is nobody's matter here.
     std::mem::forget(to_send);
     server

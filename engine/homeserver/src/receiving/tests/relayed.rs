@@ -50,17 +50,3 @@ async fn of_who_may_not_send_no_signature_is_checked() {
     world.send("c", &[&event]).await;
     assert!(is_asked_for_keys.load(Ordering::Relaxed));
 }
-
-#[tokio::test]
-async fn sc_146_what_a_denied_server_says_is_not_taken_from_others() {
-    let mut world = World::new().await;
-    let before = world.says("@user:c", "before").await;
-    assert!(world.send("b", &[&before]).await[before.event_id()].is_ok());
-    // Its key is known from then on.
-    world.restart_denying("C").await;
-    let (of_denied, other) = (world.says("@user:c", "after").await, world.says("@user:b", "other").await);
-    let results = world.send("b", &[&of_denied, &other]).await;
-    assert!(matches!(results[of_denied.event_id()], Err(PduRefusal::NotAllowed)), "{results:?}");
-    assert_eq!(world.outcome(&of_denied).await, None);
-    assert!(world.shows(&other).await);
-}
