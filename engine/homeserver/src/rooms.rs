@@ -257,8 +257,15 @@ impl Rooms {
         let written = tokio::spawn(async move {
             let open = inner.open.place(&room_id);
             let mut slot = open.room.write().await;
-            inner.loaded(&room_id, &open, &mut slot).await?;
-            inner.change(&mut slot, change).await
+            let guest_access = guests::guest_access(inner.loaded(&room_id, &open, &mut slot).await?);
+            let changed = inner.change(&mut slot, change).await;
+            let may_close = slot.as_ref().is_some_and(|loaded| guests::guest_access(loaded) != guest_access);
+            // Whoever has to sign what follows is not to be waited for.
+            drop(slot);
+            if may_close {
+                Rooms(inner).close_to_guests(room_id).await;
+            }
+            changed
         });
         written.await.map_err(|_| RoomsError::Panicked)?
     }
@@ -331,24 +338,8 @@ impl Inner {
         slot.as_mut().ok_or(RoomsError::NoSuchRoom)
     }
 
-    /// Runs a change on the room in `slot`, stores what came of it, and does what follows from it.
-    async fn change<T>(
-        &self,
-        slot: &mut Option<LoadedRoom>,
-        change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError>,
-    ) -> Result<T, RoomsError> {
-        let guest_access = slot.as_ref().and_then(guests::guest_access);
-        let changed = self.change_once(slot, change).await;
-        if slot.as_ref().and_then(guests::guest_access) != guest_access
-            && let Err(error) = self.expel_guests(slot).await
-        {
-            tracing::error!(%error, "a room is closed to guests, and some stay in it");
-        }
-        changed
-    }
-
     /// Runs a change on the room in `slot`, and stores what came of it.
-    async fn change_once<T>(
+    async fn change<T>(
         &self,
         slot: &mut Option<LoadedRoom>,
         change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError>,

@@ -1,15 +1,15 @@
 //! Making rooms.
 
 use ravel_core::{
-    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, get_array},
+    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, JsonMode, get_array, get_object, parse_object},
     event::{Membership, event_type},
     id::{RoomId, UserId},
-    pdu::VerifiedPdu,
+    pdu::{PolicyServer, VerifiedPdu},
     room::{Room, compose_create},
     room_version::RoomVersion,
 };
 
-use super::{MembershipChange, Rooms, RoomsError, SendEvent};
+use super::{MembershipChange, PolicyError, Rooms, RoomsError, SendEvent};
 use crate::random::random_text;
 
 /// What a room is to be like, as `/createRoom` asks for it.
@@ -79,7 +79,8 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `Refused` or `Invalid` if one of the events is not allowed: then there is no room. `BadValue` for fields of the create event
+    /// `Refused` or `Invalid` if one of the events is not allowed, `Policy` if one names this server as policy server and others follow:
+    /// then there is no room. `BadValue` for fields of the create event
     /// that are the server's.
     pub async fn create(&self, creator: &UserId, wanted: CreateRoom) -> Result<RoomId, RoomsError> {
         self.create_as(creator, wanted, None).await
@@ -173,6 +174,21 @@ impl super::Writing<'_> {
         for target in wanted.invite.into_iter().filter(is_ours).collect::<Vec<_>>() {
             let invite = MembershipChange { target, membership: Membership::Invite, content: content.clone() };
             self.change_membership(creator, invite)?;
+        }
+        self.check_policy_server()
+    }
+
+    /// Checks that a new room's policy server has signed its events. It is one only if it has users in the room: the creator's server is
+    /// the only one that has, and signs nothing.
+    fn check_policy_server(&self) -> Result<(), RoomsError> {
+        let mut named = None;
+        for made in &self.events {
+            if made.event.is_state(event_type::POLICY, "") {
+                let event = parse_object(&made.json, JsonMode::ByteExact).unwrap_or_default();
+                named = get_object(&event, "content").and_then(PolicyServer::of_content);
+            } else if named.as_ref().is_some_and(|named| named.via == self.inner.server_name) {
+                return Err(PolicyError::Unsigned.into());
+            }
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 //!
 //! Source: client-server API, "Guest Access".
 
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 use ravel_core::{
     canonical_json::CanonicalJsonObject,
     event::Membership,
@@ -10,6 +13,10 @@ use ravel_core::{
 
 use super::{Inner, LoadedRoom, MembershipChange, Rooms, RoomsError, read::text_in_content};
 use crate::{accounts, fact_kind};
+
+/// When it is tried again to make guests leave whose leaves were not signed.
+const EXPEL_AGAIN_AFTER: [Duration; 3] =
+    [Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(7_200)];
 
 /// The state event that says whether guests may join.
 const GUEST_ACCESS: &str = "m.room.guest_access";
@@ -26,6 +33,59 @@ impl Rooms {
         self.0.allows_guests(room_id, event_id).await
     }
 
+    /// Makes the guests of this server leave a room if it does not let them in any more.
+    ///
+    /// They have left when this returns; but if the room uses a policy server, which has to sign that, it goes on by itself.
+    ///
+    /// "If the `m.room.guest_access` event is changed to stop this from being the case, the server MUST set those users'
+    /// `m.room.member` state to `leave`."
+    pub(super) fn close_to_guests(self, room_id: RoomId) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let has_policy_server = self.policy_server(&room_id).await.is_ok_and(|server| server.is_some());
+            if has_policy_server {
+                tokio::spawn(async move { self.expel_guests_insistently(&room_id).await });
+            } else {
+                self.expel_guests(&room_id).await;
+            }
+        })
+    }
+
+    async fn expel_guests_insistently(&self, room_id: &RoomId) {
+        for pause in EXPEL_AGAIN_AFTER {
+            if self.expel_guests(room_id).await {
+                return;
+            }
+            self.0.clock.sleep(pause).await;
+        }
+        self.expel_guests(room_id).await;
+    }
+
+    /// Returns whether no guest stays that may not.
+    async fn expel_guests(&self, room_id: &RoomId) -> bool {
+        let expelled = self.try_to_expel_guests(room_id).await;
+        if let Err(error) = &expelled {
+            tracing::error!(%room_id, %error, "a room is closed to guests, and some stay in it");
+        }
+        expelled.is_ok()
+    }
+
+    /// Makes all guests leave that can; returns why others stay.
+    async fn try_to_expel_guests(&self, room_id: &RoomId) -> Result<(), RoomsError> {
+        if self.guests_can_join(room_id).await? {
+            return Ok(());
+        }
+        let joined = self.0.members().joined(room_id);
+        let mut left = Ok(());
+        for guest in joined {
+            if self.is_guest(&guest).await? {
+                let (target, content) = (guest.clone(), CanonicalJsonObject::new());
+                let leave = MembershipChange { target, membership: Membership::Leave, content };
+                left = self.change_membership(room_id, &guest, leave).await.map(drop).and(left);
+            }
+        }
+        left
+    }
+
     /// Whether a user is a guest of this server.
     ///
     /// # Errors
@@ -37,27 +97,6 @@ impl Rooms {
 }
 
 impl Inner {
-    /// Makes the guests of this server leave a room that does not let them in any more.
-    ///
-    /// "If the `m.room.guest_access` event is changed to stop this from being the case, the server MUST set those users'
-    /// `m.room.member` state to `leave`."
-    pub(super) async fn expel_guests(&self, slot: &mut Option<LoadedRoom>) -> Result<(), RoomsError> {
-        let Some(loaded) = slot else { return Ok(()) };
-        let room_id = loaded.room.room_id().clone();
-        if self.allows_guests(&room_id, guest_access(loaded)).await? {
-            return Ok(());
-        }
-        let joined = self.members().joined(&room_id);
-        for user in joined {
-            if self.is_guest(&user).await? {
-                let (target, content) = (user.clone(), CanonicalJsonObject::new());
-                let leave = MembershipChange { target, membership: Membership::Leave, content };
-                self.change_once(slot, |writing| writing.change_membership(&user, leave)).await?;
-            }
-        }
-        Ok(())
-    }
-
     async fn allows_guests(&self, room_id: &RoomId, event_id: Option<EventId>) -> Result<bool, RoomsError> {
         let Some(event_id) = event_id else { return Ok(false) };
         let event = self.log.logged_event(room_id, &event_id).await?;

@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 
 use super::{PolicyError, WAIT_MAX};
 use crate::{
+    accounts::{Registration, Role},
     homeserver::Homeserver,
-    rooms::{Incoming, MembershipChange, Page, Received, RoomsError, SendEvent},
+    rooms::{CreateRoom, Incoming, MembershipChange, Page, Preset, Received, RoomsError, SendEvent, tests::wanted},
     testing::{
         Answer, ManualClock, TestNetwork, create_room, foreign_event, foreign_event_with, join_from, object,
         open_server, server_name, settle, until, user_id,
@@ -39,6 +40,8 @@ enum Policy {
     /// Signs by the key of this seed.
     Signs(u8),
     Answers(Answer),
+    /// Signs events of this type, and answers nothing about others.
+    SignsOnly(&'static str),
 }
 
 const SIGNS: Policy = Policy::Signs(1);
@@ -100,8 +103,12 @@ impl Scene {
         network.set("p", move |request| {
             assert_eq!(request.uri().path(), "/_matrix/policy/v1/sign");
             note.lock().unwrap().push(serde_json::from_slice(request.body()).unwrap());
+            let sign = |seed| Answer::Json(json!({ "p": { POLICY_KEY_ID: signature(request.body(), seed) } }));
+            let event_type = || note.lock().unwrap().last().unwrap()["type"].clone();
             match does.lock().unwrap().clone() {
-                Policy::Signs(seed) => Answer::Json(json!({ "p": { POLICY_KEY_ID: signature(request.body(), seed) } })),
+                Policy::Signs(seed) => sign(seed),
+                Policy::SignsOnly(signed) if event_type() == signed => sign(1),
+                Policy::SignsOnly(_) => Answer::Down,
                 Policy::Answers(answer) => answer,
             }
         });
@@ -432,6 +439,67 @@ async fn sc_145_what_is_sent_is_signed_or_not_sent() {
     scene.set(REFUSES);
     scene.send(state_event(event_type::POLICY, "", "{}")).await.unwrap();
     scene.send(message("free")).await.unwrap();
+}
+
+#[tokio::test]
+async fn sc_145_guests_leave_with_the_signature_of_the_policy_server() {
+    let scene = Scene::new().await;
+    let rooms = &scene.server.rooms;
+    let set_access = async |access: &str| {
+        let content = json!({ "guest_access": access }).to_string();
+        scene.send(state_event("m.room.guest_access", "", &content)).await.unwrap();
+    };
+    set_access("can_join").await;
+    let mut guests = Vec::new();
+    for _ in 0..2 {
+        let guest = Registration { username: None, password: None, role: Role::Guest, device: None };
+        let guest = scene.server.accounts.register(guest).await.unwrap().user_id;
+        let join = MembershipChange { target: guest.clone(), membership: Membership::Join, content: object("{}") };
+        rooms.change_membership(&scene.room_id, &guest, join).await.unwrap();
+        guests.push(guest);
+    }
+    let memberships = async || {
+        let memberships = guests.iter().map(|guest| rooms.membership(&scene.room_id, guest));
+        futures_util::future::try_join_all(memberships).await.unwrap()
+    };
+    let asked = scene.asked();
+    scene.set(Policy::SignsOnly("m.room.guest_access"));
+    set_access("forbidden").await;
+    until("it is asked about both leaves", || scene.asked() == asked + 3).await;
+    settle().await;
+    assert_eq!(memberships().await, [Some(Membership::Join); 2]);
+    scene.set(SIGNS);
+    scene.clock.advance(Duration::from_secs(30));
+    until("it is asked again", || scene.asked() == asked + 5).await;
+    settle().await;
+    assert_eq!(memberships().await, [Some(Membership::Leave); 2]);
+    for guest in &guests {
+        let of_guest = |room: &Room| room.current_state().get(event_type::MEMBER, guest.as_str());
+        let leave = rooms.look(&scene.room_id, of_guest).await.unwrap().unwrap();
+        assert!(scene.is_stored_signed(&leave).await);
+    }
+}
+
+#[tokio::test]
+async fn sc_145_a_room_is_made_with_the_signatures_that_it_asks_for() {
+    let scene = Scene::new().await;
+    let rooms = &scene.server.rooms;
+    let create = async |via: &str, name: Option<&str>| {
+        let policy = policy_content().replace(r#""p""#, &format!(r#""{via}""#));
+        let initial_state = vec![state_event(event_type::POLICY, "", &policy)];
+        let name = name.map(str::to_owned);
+        let wanted = CreateRoom { initial_state, name, ..wanted(VERSION, Preset::PublicChat) };
+        rooms.create(&user_id(ALICE), wanted).await
+    };
+    let known = scene.server.log.rooms().len();
+    // The one that signs nothing is in the room from the beginning.
+    let refused = create("a", Some("a name")).await;
+    assert!(matches!(refused, Err(RoomsError::Policy(PolicyError::Unsigned))), "{refused:?}");
+    assert_eq!(scene.server.log.rooms().len(), known);
+    create("a", None).await.unwrap();
+    // The other one is none as long as none of its users has joined.
+    create("p", Some("a name")).await.unwrap();
+    assert_eq!(scene.asked(), 0);
 }
 
 #[tokio::test]
