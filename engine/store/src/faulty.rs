@@ -1,4 +1,4 @@
-//! A store that fails on demand, to test what its users do then.
+//! A store that fails or waits on demand, to test what its users do then.
 
 use std::{
     io,
@@ -6,14 +6,44 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{Batch, Committed, Description, Keyspace, Operation, Page, Scan, Store, StoreError, StoreFuture, Watch};
 
-/// Passes everything on to another store, except for the calls it was told to fail.
+/// Passes everything on to another store, except for the calls it was told to fail or to hold.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
     plans: Arc<Mutex<Vec<Plan>>>,
+    held: Mutex<Vec<(Operation, Arc<Held>)>>,
+}
+
+/// Calls that wait until they are let through.
+#[derive(Debug)]
+pub struct Held {
+    come: watch::Sender<usize>,
+    permits: Semaphore,
+}
+
+impl Held {
+    /// Waits until so many calls have come, from the first one on that was held.
+    pub async fn come(&self, count: usize) {
+        // This is the sender, so there is one.
+        let _ = self.come.subscribe().wait_for(|come| *come >= count).await;
+    }
+
+    /// Lets so many calls through, in the order in which they came, or come.
+    pub fn let_through(&self, count: usize) {
+        self.permits.add_permits(count);
+    }
+
+    async fn pass(&self) {
+        self.come.send_modify(|come| *come += 1);
+        // It is never closed.
+        if let Ok(permit) = self.permits.acquire().await {
+            permit.forget();
+        }
+    }
 }
 
 /// What a call has to fail with.
@@ -30,7 +60,19 @@ pub enum Fault {
 impl<S: Store> FaultyStore<S> {
     /// Wraps a store; nothing fails yet.
     pub fn new(inner: S) -> Self {
-        Self { inner, plans: Arc::default() }
+        Self { inner, plans: Arc::default(), held: Mutex::default() }
+    }
+
+    /// Lets all calls of a kind wait from now on.
+    pub fn hold(&self, operation: Operation) -> Arc<Held> {
+        let held = Arc::new(Held { come: watch::Sender::new(0), permits: Semaphore::new(0) });
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push((operation, Arc::clone(&held)));
+        held
+    }
+
+    fn held(&self, operation: Operation) -> Option<Arc<Held>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().find(|(held, _)| *held == operation).map(|(_, held)| Arc::clone(held))
     }
 
     /// Lets the `n`-th call from now on (1 is the next one) of this kind fail, once.
@@ -72,6 +114,9 @@ impl<S: Store> FaultyStore<S> {
         operation: Operation,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
+        if let Some(held) = self.held(operation) {
+            held.pass().await;
+        }
         match self.due(operation) {
             None => call.await,
             Some(Fault::Failed) => Err(StoreError::from_io(operation, io::Error::other("a fault that was asked for"))),

@@ -1,6 +1,7 @@
 //! Rooms of one server, by the functions that clients' requests call.
 
 mod clients;
+mod entering;
 mod kept_members;
 mod open_rooms;
 mod transactions;
