@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    future::{BoxFuture, Either, select},
+    pin_mut,
+};
 
 /// Where a server gets its time from.
 pub trait Clock: Send + Sync + 'static {
@@ -11,6 +14,16 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Returns after a while.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// Waits for work, but no longer than this; `None` if it was given up.
+pub(crate) async fn within<T>(clock: &dyn Clock, time: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let timeout = clock.sleep(time);
+    pin_mut!(work);
+    match select(work, timeout).await {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(_) => None,
+    }
 }
 
 /// The clock of the operating system; waits on tokio.

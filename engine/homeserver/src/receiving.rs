@@ -21,7 +21,6 @@ use std::{
 use ravel_core::{
     id::{EventId, RoomId, ServerName},
     pdu::{PduError, SignatureError, VerifiedPdu},
-    room_version::RoomVersionRules,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -160,12 +159,6 @@ struct RoomOf {
     room_id: Option<String>,
 }
 
-/// The events of one room, with the place of each in the transaction.
-struct OfRoom {
-    rules: &'static RoomVersionRules,
-    pdus: Vec<Box<RawValue>>,
-}
-
 impl Homeserver {
     /// Takes a transaction of another server: all of it, or what is wrong with each of its events. One that comes again, even while
     /// the first one is taken, gets the same answer and changes nothing.
@@ -207,25 +200,18 @@ impl Homeserver {
         edus: Vec<Box<RawValue>>,
     ) -> Result<PduResults, TransactionError> {
         self.receive_edus(origin, edus).await;
-        let mut rooms: BTreeMap<RoomId, OfRoom> = BTreeMap::new();
+        let mut rooms: BTreeMap<RoomId, Vec<Box<RawValue>>> = BTreeMap::new();
         for pdu in pdus {
             let room = serde_json::from_str::<RoomOf>(pdu.get()).ok().and_then(|of| RoomId::parse(&of.room_id?).ok());
-            let Some(room_id) = room else { continue };
-            // What is sent into a room that is being joined comes after the join.
-            self.wait_for_join(&room_id).await;
-            if let Some(room) = rooms.get_mut(&room_id) {
-                room.pdus.push(pdu);
-            } else if self.takes_withdrawal(origin, &room_id, &pdu).await {
-                // Nothing else of a room concerns who is not in it.
-            } else if let Ok(rules) = self.rooms.rules(&room_id).await {
-                rooms.insert(room_id, OfRoom { rules, pdus: vec![pdu] });
+            if let Some(room_id) = room {
+                rooms.entry(room_id).or_default().push(pdu);
             }
         }
         // Each in a task, so that all cores check signatures and what the rooms append shares its syncs.
         let mut taking = JoinSet::new();
-        for (room_id, room) in rooms {
+        for (room_id, pdus) in rooms {
             let (server, origin) = (self.clone(), origin.clone());
-            taking.spawn(async move { server.take_of_room(&origin, &room_id, room).await });
+            taking.spawn(async move { server.take_of_room(&origin, &room_id, pdus).await });
         }
         let mut of_rooms = Vec::new();
         // The others are taken to their end even if one has panicked.
@@ -240,9 +226,20 @@ impl Homeserver {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
-        room: OfRoom,
+        sent: Vec<Box<RawValue>>,
     ) -> Vec<(EventId, Result<(), PduRefusal>)> {
-        let OfRoom { rules, pdus } = room;
+        // What is sent into a room that is being joined comes after the join.
+        self.wait_for_join(room_id).await;
+        let rules = self.rooms.rules(room_id).await;
+        let mut pdus = Vec::with_capacity(sent.len());
+        for pdu in sent {
+            // Nothing else of a room concerns who is not in it.
+            let is_withdrawal = pdus.is_empty() && self.takes_withdrawal(origin, room_id, &pdu).await;
+            if !is_withdrawal && rules.is_ok() {
+                pdus.push(pdu);
+            }
+        }
+        let Ok(rules) = rules else { return Vec::new() };
         let verified = match self.may_send(origin, room_id).await {
             Ok(()) => self.verify_pdus(rules, pdus).await,
             Err(refusal) => refused(rules, &pdus, &refusal),

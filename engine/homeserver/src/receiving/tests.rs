@@ -2,6 +2,7 @@
 
 mod denied;
 mod gaps;
+mod joins;
 mod relayed;
 
 use std::{
@@ -108,6 +109,17 @@ impl World {
     /// Whether a client is shown an event.
     async fn shows(&self, pdu: &VerifiedPdu) -> bool {
         self.server.rooms.event(&self.room_id, &user_id("@alice:a"), pdu.event_id()).await.is_ok()
+    }
+
+    /// Runs everything that can run until a client is shown an event.
+    async fn until_shown(&self, pdu: &VerifiedPdu) {
+        for _ in 0..100_000 {
+            if self.shows(pdu).await {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("never shown: {}", pdu.event_id());
     }
 
     async fn outcome(&self, pdu: &VerifiedPdu) -> Option<Outcome> {

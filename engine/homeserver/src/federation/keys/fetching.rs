@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{Either, select},
-    pin_mut, stream,
-};
+use futures_util::{FutureExt, StreamExt, pin_mut, stream};
 use http::Request;
 use ravel_core::{
     canonical_json::{self, JsonMode},
@@ -21,6 +17,7 @@ use super::{
     document::{KeyDocument, merged},
 };
 use crate::{
+    clock::within,
     federation::{FederationError, SendOptions},
     network::RequestLimits,
 };
@@ -50,7 +47,7 @@ impl KeyStore {
             }
             result
         };
-        self.within(ALL_TIME_MAX, all).await.unwrap_or(Ok(()))
+        within(&*self.shared.clock, ALL_TIME_MAX, all).await.unwrap_or(Ok(()))
     }
 
     /// Fetches the keys of a server from the server, unless that was done just now.
@@ -140,7 +137,7 @@ impl KeyStore {
             }
             Ok(())
         };
-        self.within(ALL_TIME_MAX, all).await.unwrap_or(Ok(()))
+        within(&*self.shared.clock, ALL_TIME_MAX, all).await.unwrap_or(Ok(()))
     }
 
     /// Takes the keys of a document over into what is known.
@@ -170,16 +167,6 @@ impl KeyStore {
             shared.remember(&document.server, Arc::new(keys));
         }
         Ok(())
-    }
-
-    /// Waits for work, but not for ever; `None` if it was given up.
-    async fn within<T>(&self, time: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let timeout = self.shared.clock.sleep(time);
-        pin_mut!(work);
-        match select(work, timeout).await {
-            Either::Left((result, _)) => Some(result),
-            Either::Right(_) => None,
-        }
     }
 }
 
