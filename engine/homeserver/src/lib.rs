@@ -28,6 +28,7 @@ pub mod sending;
 pub mod spaces;
 pub mod sync;
 pub mod to_device;
+mod turns;
 pub mod upgrade;
 
 #[cfg(test)]

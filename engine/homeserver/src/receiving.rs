@@ -14,8 +14,8 @@ mod sorting;
 mod verifying;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ravel_core::{
@@ -30,6 +30,7 @@ use crate::{
     federation::timed_cache::TimedCache,
     homeserver::Homeserver,
     rooms::{Incoming, Received, RoomsError},
+    turns::Turns,
 };
 
 use self::verifying::refused;
@@ -106,14 +107,14 @@ impl From<FetchError> for PduRefusal {
 /// What is remembered of transactions and of rooms with missing events.
 pub(crate) struct Receiving {
     transactions: Mutex<TimedCache<TransactionKey, Arc<OnceCell<PduResults>>>>,
-    lacking: Mutex<HashMap<(ServerName, RoomId), Weak<Turn>>>,
+    /// Held while events of a server that lack something are looked after, so that they keep their order.
+    lacking: Turns<(ServerName, RoomId)>,
+    /// Held while a server is asked for what waiting events build on.
+    filling: Turns<ServerName>,
 }
 
 /// Who sent a transaction, and its id.
 type TransactionKey = (ServerName, String);
-
-/// Held while events of a server that lack something are looked after, so that they keep their order.
-type Turn = tokio::sync::Mutex<()>;
 
 /// After so long no more is asked for because of the events of one room in one transaction: the rest waits.
 const LACKING_MS_MAX: i64 = 60_000;
@@ -124,7 +125,11 @@ const TRANSACTION_KEPT_MS: i64 = 60 * 60 * 1000;
 
 impl Receiving {
     pub(crate) fn new() -> Self {
-        Self { transactions: Mutex::new(TimedCache::new(TRANSACTIONS_MAX)), lacking: Mutex::default() }
+        Self {
+            transactions: Mutex::new(TimedCache::new(TRANSACTIONS_MAX)),
+            lacking: Turns::default(),
+            filling: Turns::default(),
+        }
     }
 
     fn transaction(&self, origin: &ServerName, id: &str, now_ms: i64) -> Arc<OnceCell<PduResults>> {
@@ -136,20 +141,6 @@ impl Receiving {
         let results = Arc::default();
         transactions.insert(key, Arc::clone(&results), now_ms.saturating_add(TRANSACTION_KEPT_MS));
         results
-    }
-
-    fn lacking(&self, origin: &ServerName, room_id: &RoomId) -> Arc<Turn> {
-        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (origin.clone(), room_id.clone());
-        if let Some(lock) = lacking.get(&key).and_then(Weak::upgrade) {
-            return lock;
-        }
-        if lacking.len() >= 1024 && lacking.len().is_power_of_two() {
-            lacking.retain(|_, lock| lock.strong_count() > 0);
-        }
-        let lock = Arc::default();
-        lacking.insert(key, Arc::downgrade(&lock));
-        lock
     }
 }
 
@@ -312,7 +303,8 @@ impl Homeserver {
                 Received::OtherRoom => Err(PduRefusal::OtherRoom),
                 Received::NeedEvents(_) | Received::NeedState(_) => {
                     if turn.is_none() {
-                        turn = Some(self.receiving.lacking(origin, room_id).lock_owned().await);
+                        let of_server = self.receiving.lacking.of((origin.clone(), room_id.clone()));
+                        turn = Some(of_server.lock_owned().await);
                     }
                     if self.clock.now_ms() < until_ms {
                         self.take_lacking(origin, room_id, pdu).await

@@ -1,9 +1,9 @@
 //! As the server that asks: the way into a room that this server is not in.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -33,6 +33,7 @@ use crate::{
     network::RequestLimits,
     parallel::in_background,
     rooms::{AUTHORISING_USER, Incoming, MembershipChange, Outside, Received, RoomsError},
+    turns::Turns,
 };
 
 /// How long the answer to a join may be.
@@ -54,7 +55,7 @@ const JOINS_UNDER_WAY: &str = "ravel_joins_under_way";
 #[derive(Default)]
 pub(crate) struct Joining {
     /// Held while this server comes into a room: users who want to join it meanwhile come after it.
-    turns: Mutex<HashMap<RoomId, Weak<tokio::sync::Mutex<()>>>>,
+    turns: Turns<RoomId>,
     under_way: Mutex<BTreeMap<RoomId, Arc<UnderWay>>>,
 }
 
@@ -92,21 +93,9 @@ pub enum JoinStage {
 }
 
 impl Joining {
-    fn turn(&self, room_id: &RoomId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(room_id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::default();
-        turns.insert(room_id.clone(), Arc::downgrade(&turn));
-        turn
-    }
-
     /// Returns when no join of a room is under way.
     async fn finished(&self, room_id: &RoomId) {
-        let of_room = || self.turns.lock().unwrap_or_else(PoisonError::into_inner).get(room_id).and_then(Weak::upgrade);
-        if let Some(turn) = of_room() {
+        if let Some(turn) = self.turns.under_way(room_id) {
             drop(turn.lock().await);
         }
     }
@@ -209,7 +198,7 @@ impl Homeserver {
         {
             return joined;
         }
-        let turn = self.joining.turn(room_id);
+        let turn = self.joining.turns.of(room_id.clone());
         let _turn = turn.lock().await;
         if self.rooms.is_resident(room_id).await?
             && let Some(joined) = self.join_here(user, room_id, content).await

@@ -1,12 +1,14 @@
 //! Events that could not be judged since what they build on can't be had now. They are kept in the log, and it is asked for again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{TryStreamExt, stream::FuturesUnordered};
 use ravel_core::{
     id::{RoomId, ServerName},
     pdu::VerifiedPdu,
     room::Arrival,
+    room_version::RoomVersionRules,
 };
 use ravel_store::{
     Durability,
@@ -15,7 +17,7 @@ use ravel_store::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{fact_kind::GAP, homeserver::Homeserver};
+use crate::{clock::within, fact_kind::GAP, homeserver::Homeserver};
 
 /// An event that waits.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +48,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// How many of them are looked at together.
 const PAGE: usize = 100;
+
+/// Of how many rooms waiting events are looked after at the same time.
+const ROOMS_AT_ONCE: usize = 8;
+
+/// How long one attempt may take: as long as two large questions. After that time no further event of the room has its turn.
+const GAP_TIME_MAX: Duration = Duration::from_secs(240);
+const ROOM_MS_MAX: i64 = 240_000;
+
+/// How long a room waits for a server that is asked for another room.
+const SERVER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Homeserver {
     /// Keeps an event for later.
@@ -86,20 +98,52 @@ impl Homeserver {
         }
     }
 
-    /// Asks once for what those waiting events build on whose time has come.
+    /// Asks once for what those waiting events build on whose time has come: of several rooms at once, of each room one after the
+    /// other, and each server for one room at a time.
     pub(super) async fn fill_gaps_once(&self) -> Result<(), LogError> {
+        let mut filling = FuturesUnordered::new();
+        let mut after = Bytes::new();
+        while let Some((prefix, behind)) = self.waiting_room(&after).await? {
+            after = behind;
+            if filling.len() >= ROOMS_AT_ONCE {
+                filling.try_next().await?;
+            }
+            filling.push(self.fill_gaps_of_room(prefix));
+        }
+        while filling.try_next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Returns what the keys of the next room with waiting events begin with, and what comes after them.
+    async fn waiting_room(&self, after: &[u8]) -> Result<Option<(Bytes, Bytes)>, LogError> {
+        let first = self.log.facts(GAP, &[], Some(after), 1).await?.pop();
+        let of_room = first.and_then(|first| first.key.split_inclusive(|byte| *byte == 0).next().map(<[u8]>::to_vec));
+        Ok(of_room.map(|prefix| {
+            let behind = [prefix.as_slice(), &[u8::MAX]].concat();
+            (prefix.into(), behind.into())
+        }))
+    }
+
+    async fn fill_gaps_of_room(&self, prefix: Bytes) -> Result<(), LogError> {
+        let until_ms = self.clock.now_ms().saturating_add(ROOM_MS_MAX);
+        let mut busy = BTreeSet::new();
         let mut after: Option<Bytes> = None;
         loop {
-            let page = self.log.facts(GAP, &[], after.as_deref(), PAGE).await?;
+            let page = self.log.facts(GAP, &prefix, after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
             for stored in page {
-                self.fill_gap(stored).await?;
+                if self.clock.now_ms() >= until_ms {
+                    return Ok(());
+                }
+                self.fill_gap(stored, &mut busy).await?;
             }
         }
     }
 
-    async fn fill_gap(&self, stored: StoredFact) -> Result<(), LogError> {
+    /// Asks for what an event builds on if its time has come, unless the server that is to be asked is busy with another room: that is
+    /// noted then.
+    async fn fill_gap(&self, stored: StoredFact, busy: &mut BTreeSet<ServerName>) -> Result<(), LogError> {
         let room_id = stored.key.split(|byte| *byte == 0).next();
         let room_id = room_id.and_then(|id| RoomId::parse(std::str::from_utf8(id).ok()?).ok());
         let gap = serde_json::from_slice::<Gap>(&stored.value).ok().filter(|gap| gap.version == VERSION);
@@ -107,18 +151,20 @@ impl Homeserver {
         if gap.next_ms > self.clock.now_ms() {
             return Ok(());
         }
-        let is_done = match self.rooms.rules(&room_id).await {
-            Ok(rules) => {
-                let pdu = self.verified_of_room(&room_id, rules, vec![gap.pdu.clone()]).await.pop();
-                match (pdu, self.server_to_ask(&room_id, &gap).await) {
-                    (Some(pdu), Some(server)) => {
-                        self.take_with_ancestors(&server, &room_id, &pdu, Arrival::New).await.is_ok()
-                    }
-                    _ => false,
-                }
+        let Ok(rules) = self.rooms.rules(&room_id).await else { return self.write_gap(stored.key, None).await };
+        let mut is_done = false;
+        if let Some(server) = self.server_to_ask(&room_id, &gap).await {
+            if busy.contains(&server) {
+                return Ok(());
             }
-            Err(_) => true,
-        };
+            let turn = self.receiving.filling.of(server.clone());
+            let Some(_turn) = within(&*self.clock, SERVER_WAIT_MAX, turn.lock()).await else {
+                busy.insert(server);
+                return Ok(());
+            };
+            let taking = self.take_waiting(&server, &room_id, rules, &gap.pdu);
+            is_done = within(&*self.clock, GAP_TIME_MAX, taking).await.unwrap_or(false);
+        }
         gap.attempts = gap.attempts.saturating_add(1);
         if is_done || gap.attempts > ATTEMPTS_MAX {
             return self.write_gap(stored.key, None).await;
@@ -126,6 +172,20 @@ impl Homeserver {
         let doublings = gap.attempts.saturating_sub(1).min(ATTEMPTS_MAX);
         gap.next_ms = self.clock.now_ms().saturating_add(PAUSE_MS << doublings);
         self.write_gap(stored.key, Some(&gap)).await
+    }
+
+    /// Takes an event after what it builds on, as far as a server can tell; returns whether that has succeeded.
+    async fn take_waiting(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        pdu: &RawValue,
+    ) -> bool {
+        match self.verified_of_room(room_id, rules, vec![pdu.to_owned()]).await.pop() {
+            Some(pdu) => self.take_with_ancestors(server, room_id, &pdu, Arrival::New).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Returns whom to ask: the server that sent the event, and each other one of the room in its turn.

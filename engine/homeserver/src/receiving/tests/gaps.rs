@@ -1,6 +1,9 @@
 //! Events that wait for what they build on.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
+use crate::testing::settle;
 
 #[tokio::test]
 async fn an_event_waits_until_somebody_tells_its_past() {
@@ -42,6 +45,54 @@ async fn an_event_does_not_wait_for_ever() {
     world.servers_asked();
     world.seconds_pass(1_000_000).await;
     assert_eq!((world.servers_asked(), world.shows(&event).await), (vec![], false));
+}
+
+/// Of three rooms, `c` is to be asked for two, and does not answer; `b` is for the last one.
+#[tokio::test]
+async fn a_server_that_does_not_answer_delays_neither_others_nor_rooms_that_wait_for_others() {
+    let mut world = World::new().await;
+    let mut rooms = vec![world.room_id.clone()];
+    for _ in 0..2 {
+        let room_id = create_room(&world.server, "@alice:a", RoomVersion::V11).await;
+        for user in ["@user:b", "@user:c"] {
+            join_from(&world.server, &room_id, user).await;
+        }
+        rooms.push(room_id);
+    }
+    // In this order they have their turns.
+    rooms.sort();
+    let mut events = Vec::new();
+    for (room_id, (origin, user)) in rooms.iter().zip([("b", "@user:b"), ("b", "@user:b"), ("c", "@user:c")]) {
+        world.room_id = room_id.clone();
+        let event = world.says_after(user, "$lost", "hello").await;
+        world.server.keep_for_later(&server_name(origin), room_id, &event).await;
+        events.push(event);
+    }
+    // Attempts go round: the next one is that of the other server.
+    let state_ids = world.state_ids().await;
+    world.answers("b", move |path| path.contains("/state_ids/").then(|| state_ids.clone()));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let is_asked = asked.clone();
+    world.network.set("c", move |request| match request.uri().path() {
+        "/_matrix/key/v2/server" => Answer::Json(key_document("c", 0)),
+        _ => {
+            is_asked.fetch_add(1, Ordering::Relaxed);
+            Answer::Hangs
+        }
+    });
+    world.clock.advance(Duration::from_secs(30));
+    let server = world.server.clone();
+    let filling = tokio::spawn(async move { server.fill_gaps_once().await.unwrap() });
+    world.until_shown(&events[2]).await;
+    settle().await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "one room at a time asks it");
+    world.clock.advance(Duration::from_secs(10));
+    settle().await;
+    assert_eq!((asked.load(Ordering::Relaxed), filling.is_finished()), (1, false), "the other room waits no longer");
+    world.clock.advance(Duration::from_secs(230));
+    filling.await.unwrap();
+    // Its attempt was the second one of the first room, and none of the second.
+    assert_eq!(world.waiting().await, [(2, 330_000), (1, 30_000)]);
 }
 
 /// The first answer leaves an ancestor out: nothing is judged by it, and nothing of it is kept as if it was all.
