@@ -17,7 +17,7 @@ use ravel_store::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{clock::within, fact_kind::GAP, homeserver::Homeserver};
+use crate::{clock::within, fact_kind::GAP, homeserver::Homeserver, record::all_facts};
 
 /// An event that waits.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ impl Homeserver {
 
     async fn put_gap(&self, origin: &ServerName, room_id: &RoomId, pdu: &VerifiedPdu) -> Result<(), LogError> {
         let prefix = format!("{room_id}\0");
-        let waiting = self.log.facts(GAP, prefix.as_bytes(), None, GAPS_OF_ROOM_MAX).await?;
+        let waiting = all_facts(&self.log, GAP, prefix.as_bytes()).await?;
         let key = Bytes::from(format!("{prefix}{}", pdu.event_id()));
         if waiting.len() >= GAPS_OF_ROOM_MAX || waiting.iter().any(|gap| gap.key == key) {
             return Ok(());

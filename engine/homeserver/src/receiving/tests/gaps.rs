@@ -95,6 +95,25 @@ async fn a_server_that_does_not_answer_delays_neither_others_nor_rooms_that_wait
     assert_eq!(world.waiting().await, [(2, 330_000), (1, 30_000)]);
 }
 
+#[tokio::test]
+async fn so_many_events_of_a_room_wait_at_most_however_large_they_are() {
+    let world = World::new().await;
+    let text = "x".repeat(60_000);
+    for number in 0..105 {
+        let event = world.says_after("@user:b", "$lost", &format!("{number}{text}")).await;
+        for _ in 0..2 {
+            world.server.keep_for_later(&server_name("b"), &world.room_id, &event).await;
+        }
+    }
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = world.server.log.facts(GAP, &[], after.as_deref(), 1000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        (count, after) = (count + page.len(), Some(last.key.clone()));
+    }
+    assert_eq!(count, 100);
+}
+
 /// The first answer leaves an ancestor out: nothing is judged by it, and nothing of it is kept as if it was all.
 #[tokio::test]
 async fn sc_071_an_incomplete_auth_chain_is_not_taken_for_a_complete_one() {
