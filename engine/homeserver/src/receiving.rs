@@ -33,8 +33,8 @@ use crate::{
     turns::Turns,
 };
 
-use self::verifying::refused;
 pub(crate) use self::{fetching::FetchError, sorting::by_auth_events};
+use self::{fetching::LargeAnswers, verifying::refused};
 
 /// The most events of a transaction.
 ///
@@ -111,6 +111,7 @@ pub(crate) struct Receiving {
     lacking: Turns<(ServerName, RoomId)>,
     /// Held while a server is asked for what waiting events build on.
     filling: Turns<ServerName>,
+    large: LargeAnswers,
 }
 
 /// Who sent a transaction, and its id.
@@ -129,6 +130,7 @@ impl Receiving {
             transactions: Mutex::new(TimedCache::new(TRANSACTIONS_MAX)),
             lacking: Turns::default(),
             filling: Turns::default(),
+            large: LargeAnswers::default(),
         }
     }
 

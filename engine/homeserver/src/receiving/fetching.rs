@@ -25,9 +25,11 @@ use ruma::{
     },
 };
 use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{PduRefusal, by_auth_events, left_out::LeftOut, sorting::ancestors, verifying::Verified};
 use crate::{
+    clock::within,
     federation::{FederationError, SendOptions},
     homeserver::Homeserver,
     network::RequestLimits,
@@ -46,6 +48,9 @@ pub enum FetchError {
     /// What it answers is not enough to judge an event by.
     #[error("the answer does not have what the event builds on")]
     Incomplete,
+    /// There are too many large answers under way: it was not asked for.
+    #[error("too much is asked for already")]
+    Busy,
     /// The room can't take it.
     #[error(transparent)]
     Rooms(#[from] RoomsError),
@@ -76,9 +81,30 @@ const AT_ONCE: usize = 8;
 /// The most events of a state with its auth chain.
 const STATE_EVENTS_MAX: usize = 500_000;
 
-/// What one small and one large question may cost.
-const SMALL: RequestLimits = RequestLimits { time: Duration::from_secs(20), answer_bytes: 8 << 20 };
-const LARGE: RequestLimits = RequestLimits { time: Duration::from_secs(120), answer_bytes: 512 << 20 };
+/// What a question for one event, for some, for the ids of a state, and for a state or an auth chain may cost.
+const EVENT: RequestLimits = RequestLimits { time: Duration::from_secs(20), answer_bytes: 512 << 10 };
+const EVENTS: RequestLimits = RequestLimits { time: Duration::from_secs(20), answer_bytes: 8 << 20 };
+const IDS: RequestLimits = RequestLimits { time: Duration::from_secs(120), answer_bytes: 32 << 20 };
+const STATE: RequestLimits = RequestLimits { time: Duration::from_secs(120), answer_bytes: 512 << 20 };
+
+/// How many of the last two are asked at the same time: their answers are in memory.
+const IDS_AT_ONCE: usize = 16;
+const STATES_AT_ONCE: usize = 2;
+
+/// How long such a question waits until it is asked.
+const ROOM_FOR_ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Permits to ask for what is large.
+pub(super) struct LargeAnswers {
+    ids: Semaphore,
+    states: Semaphore,
+}
+
+impl Default for LargeAnswers {
+    fn default() -> Self {
+        Self { ids: Semaphore::new(IDS_AT_ONCE), states: Semaphore::new(STATES_AT_ONCE) }
+    }
+}
 
 impl Homeserver {
     /// Asks a server for the events between ours and one of its own; returns those that lead to it, in an order in which the room can
@@ -98,7 +124,7 @@ impl Homeserver {
         let latest = ruma_event_id(to.event_id()).into_iter().collect();
         let mut request = missing_events::Request::new(ruma_room_id(room_id)?, earliest, latest);
         request.limit = MISSING_EVENTS_MAX.into();
-        let answer = self.ask(server, request, SMALL).await?;
+        let answer = self.ask(server, request, EVENTS).await?;
         let mut events = answer.events;
         events.truncate(MISSING_EVENTS_MAX as usize);
         let verified = self.verify_pdus(rules, events.clone()).await;
@@ -125,7 +151,8 @@ impl Homeserver {
     ) -> Result<Vec<EventId>, FetchError> {
         let event_id = ruma_event_id(pdu.event_id()).ok_or(FetchError::Incomplete)?;
         let request = state_ids::Request::new(event_id.clone(), ruma_room_id(room_id)?);
-        let answer = self.ask(server, request, LARGE).await?;
+        let permit = self.room_for_answer(&self.receiving.large.ids).await?;
+        let answer = self.ask(server, request, IDS).await?;
         if answer.pdu_ids.len().saturating_add(answer.auth_chain_ids.len()) > STATE_EVENTS_MAX {
             return Err(FetchError::Incomplete);
         }
@@ -133,10 +160,12 @@ impl Homeserver {
         let mut wanted: BTreeSet<EventId> = event_ids(&answer.auth_chain_ids).into_iter().collect();
         wanted.extend(state.iter().chain(&pdu.event().auth_events).cloned());
         wanted.remove(pdu.event_id());
+        drop((answer, permit));
         let unknown = self.unknown(room_id, &wanted).await?;
         if unknown.len() > SINGLE_EVENTS_MAX {
             let request = get_state::Request::new(event_id, ruma_room_id(room_id)?);
-            let answer = self.ask(server, request, LARGE).await?;
+            let _permit = self.room_for_answer(&self.receiving.large.states).await?;
+            let answer = self.ask(server, request, STATE).await?;
             let mut pdus = answer.auth_chain;
             pdus.extend(answer.pdus);
             pdus.truncate(STATE_EVENTS_MAX);
@@ -171,7 +200,7 @@ impl Homeserver {
         let mut states = BTreeSet::new();
         for event_id in missing {
             let request = get_event::Request::new(ruma_event_id(&event_id).ok_or(FetchError::Incomplete)?);
-            let answer = self.ask(server, request, SMALL).await?;
+            let answer = self.ask(server, request, EVENT).await?;
             let prev = self.verified_of_room(room_id, rules, vec![answer.pdu]).await.pop();
             let prev = prev.filter(|prev| *prev.event_id() == event_id).ok_or(FetchError::Incomplete)?;
             states.extend(self.fetch_state_before(server, room_id, rules, &prev).await?);
@@ -192,7 +221,9 @@ impl Homeserver {
         event_id: &EventId,
     ) -> Result<(), FetchError> {
         let event_id = ruma_event_id(event_id).ok_or(FetchError::Incomplete)?;
-        let answer = self.ask(server, event_auth::Request::new(ruma_room_id(room_id)?, event_id), LARGE).await?;
+        let request = event_auth::Request::new(ruma_room_id(room_id)?, event_id);
+        let _permit = self.room_for_answer(&self.receiving.large.states).await?;
+        let answer = self.ask(server, request, STATE).await?;
         let mut pdus = answer.auth_chain;
         pdus.truncate(STATE_EVENTS_MAX);
         self.take_outliers(room_id, rules, pdus, None).await
@@ -206,7 +237,7 @@ impl Homeserver {
         event_ids: &BTreeSet<EventId>,
     ) -> Result<(), FetchError> {
         let requests = event_ids.iter().filter_map(ruma_event_id).map(get_event::Request::new);
-        let answers: Vec<_> = requests.map(|request| self.ask(server, request, SMALL).boxed()).collect();
+        let answers: Vec<_> = requests.map(|request| self.ask(server, request, EVENT).boxed()).collect();
         let answers: Vec<_> = stream::iter(answers).buffer_unordered(AT_ONCE).collect().await;
         let mut pdus = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -248,6 +279,12 @@ impl Homeserver {
     async fn unknown(&self, room_id: &RoomId, events: &BTreeSet<EventId>) -> Result<BTreeSet<EventId>, RoomsError> {
         let unknown = |room: &Room| events.iter().filter(|id| !room.has(id)).cloned().collect();
         self.rooms.look(room_id, unknown).await
+    }
+
+    /// Waits until there is room in memory for a large answer, but not for ever.
+    async fn room_for_answer<'a>(&self, answers: &'a Semaphore) -> Result<SemaphorePermit<'a>, FetchError> {
+        let permit = within(&*self.clock, ROOM_FOR_ANSWER_TIME_MAX, answers.acquire()).await;
+        permit.and_then(Result::ok).ok_or(FetchError::Busy)
     }
 
     pub(super) async fn ask<R>(

@@ -3,6 +3,7 @@
 mod denied;
 mod gaps;
 mod joins;
+mod large;
 mod relayed;
 
 use std::{
