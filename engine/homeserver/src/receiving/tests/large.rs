@@ -1,6 +1,6 @@
 //! Answers that may be large.
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::*;
 use crate::testing::{settle, until};
@@ -41,7 +41,7 @@ async fn two_states_at_most_are_asked_for_at_the_same_time() {
     assert_eq!(count(), 2);
     // The third one waits for a while, and comes later.
     world.clock.advance(Duration::from_secs(120));
-    until("one has waited", || sending.iter().any(|sending| sending.is_finished())).await;
+    until("one has waited", || sending.iter().any(JoinHandle::is_finished)).await;
     assert_eq!(world.waiting().await.len(), 1);
     answers.add_permits(10);
     let mut busy = 0;
