@@ -7,8 +7,10 @@
 //! than seven days ahead, so keys have to be fetched again now and then. Denied keys are never given out, wherever they come from.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use http::HeaderMap;
@@ -60,6 +62,29 @@ pub const LEAKED_KEYS: [&str; 1] = ["l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og
 /// The keys that somebody wants: for each the time that it has to be valid at, in milliseconds since 1970.
 pub type WantedKeys = BTreeMap<ServerName, BTreeMap<KeyId, i64>>;
 
+/// How many signatures somebody wants to check with the keys of each server.
+pub(crate) type SignatureCounts = BTreeMap<ServerName, usize>;
+
+/// What is done to get keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Effort {
+    /// Asks servers even if they are left alone otherwise.
+    pub(crate) insistent: bool,
+    /// How long servers, and notaries after them, are asked at most. Whoever was not asked by then is not.
+    pub(crate) time: Duration,
+    /// Servers with more of these are asked first.
+    pub(crate) signatures: SignatureCounts,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { insistent: false, time: ALL_TIME_MAX, signatures: SignatureCounts::new() }
+    }
+}
+
+/// How long servers, and notaries after them, are asked if nothing else is said.
+const ALL_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Those of the wanted keys that are not known, or not for long enough.
 type Unsatisfied = WantedKeys;
 
@@ -109,7 +134,18 @@ impl KeyStore {
     ///
     /// When the store fails. Takes a minute at most.
     pub async fn keys_for_pdus<'a>(&self, pdus: impl IntoIterator<Item = &'a ParsedPdu>) -> Result<KeyRing, LogError> {
-        self.keys_for(&wanted_by(pdus)).await
+        self.keys_for_pdus_within(pdus, ALL_TIME_MAX).await
+    }
+
+    /// As [`keys_for_pdus`](Self::keys_for_pdus), for events that may be of many servers: these, and notaries after them, are asked
+    /// for so long at most.
+    pub(crate) async fn keys_for_pdus_within<'a>(
+        &self,
+        pdus: impl IntoIterator<Item = &'a ParsedPdu>,
+        time: Duration,
+    ) -> Result<KeyRing, LogError> {
+        let (wanted, signatures) = wanted_by(pdus);
+        self.keys_with(&wanted, &Effort { time, signatures, ..Effort::default() }).await
     }
 
     /// Returns the wanted keys, as far as they can be had. Keys that are known but not for long enough are among them.
@@ -118,18 +154,20 @@ impl KeyStore {
     ///
     /// When the store fails. Takes a minute at most.
     pub async fn keys_for(&self, wanted: &WantedKeys) -> Result<KeyRing, LogError> {
-        self.keys_wanted(wanted, false).await
+        self.keys_with(wanted, &Effort::default()).await
     }
 
-    /// `insistent`: asks servers even if they are left alone otherwise.
-    async fn keys_wanted(&self, wanted: &WantedKeys, insistent: bool) -> Result<KeyRing, LogError> {
+    /// Returns the wanted keys, as far as they can be had with some effort.
+    pub(crate) async fn keys_with(&self, wanted: &WantedKeys, effort: &Effort) -> Result<KeyRing, LogError> {
         let mut unsatisfied = self.unsatisfied(wanted).await?;
         if !unsatisfied.is_empty() {
-            self.fetch_all(unsatisfied.keys().cloned().collect(), insistent).await?;
+            let mut servers: Vec<ServerName> = unsatisfied.keys().cloned().collect();
+            servers.sort_by_key(|server| Reverse(effort.signatures.get(server)));
+            self.fetch_all(servers, effort).await?;
             unsatisfied = self.unsatisfied(&unsatisfied).await?;
         }
         if !unsatisfied.is_empty() {
-            self.ask_notaries(unsatisfied).await?;
+            self.ask_notaries(unsatisfied, effort.time).await?;
         }
         let mut ring = KeyRing::new();
         for (server, key_ids) in wanted {
@@ -159,7 +197,8 @@ impl KeyStore {
         let now_ms = self.shared.clock.now_ms();
         let key_ids = x_matrix.signatures.iter().map(|(key_id, _)| (key_id.clone(), now_ms)).collect();
         // A server that did not answer lately seems to be there again.
-        let keys = self.keys_wanted(&[(x_matrix.origin.clone(), key_ids)].into(), true).await?;
+        let effort = Effort { insistent: true, ..Effort::default() };
+        let keys = self.keys_with(&[(x_matrix.origin.clone(), key_ids)].into(), &effort).await?;
         x_matrix.verify(request, our_name, &keys, now_ms)?;
         self.shared.client.sign_of_life(&x_matrix.origin);
         Ok(x_matrix.origin)
@@ -216,18 +255,19 @@ impl KeyStore {
     }
 }
 
-/// Returns the keys that events may be verified with.
-fn wanted_by<'a>(pdus: impl IntoIterator<Item = &'a ParsedPdu>) -> WantedKeys {
-    let mut wanted = WantedKeys::new();
+/// Returns the keys that events may be verified with, and how many signatures there are of each server.
+fn wanted_by<'a>(pdus: impl IntoIterator<Item = &'a ParsedPdu>) -> (WantedKeys, SignatureCounts) {
+    let (mut wanted, mut signatures) = (WantedKeys::new(), SignatureCounts::new());
     for pdu in pdus {
         let at_ms = pdu.event().origin_server_ts_ms;
         for (server, key_id) in pdu.wanted_keys() {
             let (Ok(server), Ok(key_id)) = (ServerName::parse(server), KeyId::parse(key_id)) else { continue };
+            *signatures.entry(server.clone()).or_default() += 1;
             let until_ms = wanted.entry(server).or_default().entry(key_id).or_insert(at_ms);
             *until_ms = at_ms.max(*until_ms);
         }
     }
-    wanted
+    (wanted, signatures)
 }
 
 /// How many servers' keys are in memory; all are in the store.

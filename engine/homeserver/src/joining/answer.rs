@@ -30,7 +30,11 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::JoinFailure;
-use crate::{federation::keys::WantedKeys, parallel::cores, receiving::by_auth_events};
+use crate::{
+    federation::keys::{SignatureCounts, WantedKeys},
+    parallel::cores,
+    receiving::by_auth_events,
+};
 
 /// An answer to `send_join`.
 pub(super) struct Answer {
@@ -172,18 +176,20 @@ impl Answer {
         RoomVersion::parse(version).ok_or_else(|| JoinFailure::UnknownRoomVersion(version.into()))
     }
 
-    /// Returns the keys that the events may be verified with. Costs the reading of all events.
-    pub(super) fn wanted_keys(&self, rules: &'static RoomVersionRules) -> WantedKeys {
+    /// Returns the keys that the events may be verified with, and how many signatures there are of each server. Costs the reading of
+    /// all events.
+    pub(super) fn wanted_keys(&self, rules: &'static RoomVersionRules) -> (WantedKeys, SignatureCounts) {
         let wanted_of = |places: &[Range<usize>]| {
-            let mut wanted: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+            let mut wanted: BTreeMap<String, (usize, BTreeMap<String, i64>)> = BTreeMap::new();
             for place in places {
                 let Some(pdu) = self.parsed(place, rules) else { continue };
                 let at_ms = pdu.event().origin_server_ts_ms;
                 for (server, key_id) in pdu.wanted_keys() {
                     if !wanted.contains_key(server) {
-                        wanted.insert(server.to_owned(), BTreeMap::new());
+                        wanted.insert(server.to_owned(), (0, BTreeMap::new()));
                     }
-                    let Some(keys) = wanted.get_mut(server) else { continue };
+                    let Some((signatures, keys)) = wanted.get_mut(server) else { continue };
+                    *signatures += 1;
                     match keys.get_mut(key_id) {
                         Some(until_ms) => *until_ms = at_ms.max(*until_ms),
                         None => drop(keys.insert(key_id.to_owned(), at_ms)),
@@ -192,10 +198,11 @@ impl Answer {
             }
             wanted
         };
-        let mut all = WantedKeys::new();
+        let (mut all, mut signatures) = (WantedKeys::new(), SignatureCounts::new());
         let places: Vec<Range<usize>> = self.places().into_iter().chain(self.event.clone()).collect();
-        for (server, keys) in on_all_cores(&places, wanted_of).into_iter().flatten() {
+        for (server, (count, keys)) in on_all_cores(&places, wanted_of).into_iter().flatten() {
             let Ok(server) = ServerName::parse(&server) else { continue };
+            *signatures.entry(server.clone()).or_default() += count;
             let known = all.entry(server).or_default();
             for (key_id, at_ms) in keys {
                 let Ok(key_id) = KeyId::parse(&key_id) else { continue };
@@ -203,7 +210,7 @@ impl Answer {
                 *until_ms = at_ms.max(*until_ms);
             }
         }
-        all
+        (all, signatures)
     }
 
     /// Checks format, signatures and hashes of all events. Those that don't pass are dropped.

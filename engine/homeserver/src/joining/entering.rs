@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::within,
-    federation::{SendOptions, written},
+    federation::{SendOptions, keys::Effort, written},
     homeserver::Homeserver,
     network::RequestLimits,
     parallel::in_background,
@@ -41,6 +41,10 @@ pub const JOIN_ANSWER_BYTES_MAX: usize = 1 << 30;
 
 /// How long the answer to a join may take.
 pub const JOIN_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+const JOIN_MS_MAX: i64 = 10 * 60 * 1000;
+
+/// How long servers are asked for their keys at least, however long the answer took.
+const KEYS_TIME_MIN: Duration = Duration::from_secs(60);
 
 /// How long what others send into a room waits for a join that is under way.
 const OTHERS_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -141,6 +145,16 @@ struct Attempt<'a> {
     server: &'a ServerName,
     own: OwnMembership<'a>,
     noted: Noted<'a>,
+    /// When it is to be over but for what can be done here, in milliseconds since 1970.
+    until_ms: i64,
+}
+
+impl Attempt<'_> {
+    /// Returns how long servers may be asked for their keys.
+    fn time_for_keys(&self, now_ms: i64) -> Duration {
+        let left_ms = u64::try_from(self.until_ms.saturating_sub(now_ms)).unwrap_or_default();
+        Duration::from_millis(left_ms).clamp(KEYS_TIME_MIN, JOIN_TIME_MAX)
+    }
 }
 
 impl Homeserver {
@@ -252,7 +266,8 @@ impl Homeserver {
         let invited = self.rooms.outside(own.room_id, own.user).await?;
         let via: Vec<ServerName> = via.iter().cloned().chain(invited.iter().flat_map(Outside::servers)).collect();
         for server in &self.candidates(own.room_id, &via).await? {
-            let attempt = Attempt { server, own, noted: self.joining.begin(own.room_id, server) };
+            let until_ms = self.clock.now_ms().saturating_add(JOIN_MS_MAX);
+            let attempt = Attempt { server, own, noted: self.joining.begin(own.room_id, server), until_ms };
             match self.join_by(&attempt).await {
                 Ok(()) => {
                     tracing::info!(room_id = %own.room_id, user = %own.user, %server, "joined a room");
@@ -282,7 +297,7 @@ impl Homeserver {
     }
 
     async fn join_by(&self, attempt: &Attempt<'_>) -> Result<(), JoinFailure> {
-        let Attempt { server, own, noted } = attempt;
+        let Attempt { server, own, noted, .. } = attempt;
         let mut request = prepare_join_event::v1::Request::new(ruma_room_id(own.room_id)?, ruma_user_id(own.user)?);
         request.ver = known_versions();
         let template = self.client.send(server, request, waited_for()).await?;
@@ -318,13 +333,16 @@ impl Homeserver {
     ) -> Result<(), JoinFailure> {
         let Attempt { own, noted, .. } = attempt;
         noted.stage(JoinStage::FetchingKeys);
-        let (answer, wanted) = in_background(move || {
+        let (answer, (wanted, signatures)) = in_background(move || {
             let wanted = answer.wanted_keys(rules);
             (answer, wanted)
         })
         .await
         .ok_or(RoomsError::Panicked)?;
-        let keys = self.keys.keys_for(&wanted).await.map_err(RoomsError::from)?;
+        // Members of a server that was not asked would be missing here for ever.
+        let time = attempt.time_for_keys(self.clock.now_ms());
+        let effort = Effort { insistent: true, time, signatures };
+        let keys = self.keys.keys_with(&wanted, &effort).await.map_err(RoomsError::from)?;
 
         noted.stage(JoinStage::CheckingEvents);
         let known = self.known_events(own.room_id).await?;
@@ -411,3 +429,6 @@ fn judged(mut room: Room, checked: Checked, join: &VerifiedPdu) -> Result<(Room,
     let has_create = room.current_state().get(event_type::CREATE, "").is_some();
     if entered == Some(Outcome::Accepted) && has_create { Ok((room, persist)) } else { Err(JoinFailure::NotAccepted) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -259,7 +259,7 @@ impl Homeserver {
         pdus: Vec<Box<RawValue>>,
         wanted: Option<&BTreeSet<EventId>>,
     ) -> Result<(), FetchError> {
-        let mut events = self.verified_of_room(room_id, rules, pdus).await;
+        let mut events = of_room(room_id, self.verify_state(rules, pdus).await);
         events.retain(|pdu| wanted.is_none_or(|wanted| wanted.contains(pdu.event_id())));
         let events = by_auth_events(events).into_iter().map(Incoming::outlier).collect();
         self.rooms.receive(room_id, events).await?;

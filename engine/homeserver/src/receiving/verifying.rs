@@ -1,6 +1,6 @@
 //! From what another server sent to verified events.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ravel_core::{
     id::EventId,
@@ -15,6 +15,10 @@ use crate::{homeserver::Homeserver, parallel};
 
 /// How many events are worth a task of their own: verifying them takes about a millisecond.
 const PART_MIN: usize = 16;
+
+/// How long servers are asked for the keys of some events, and of a state.
+const KEYS_TIME_MAX: Duration = Duration::from_secs(30);
+const KEYS_OF_STATE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The id of an event, as far as it can be told, and the event or what is wrong with it.
 pub(crate) type Verified = (Option<EventId>, Result<VerifiedPdu, PduRefusal>);
@@ -35,7 +39,17 @@ impl Homeserver {
         rules: &'static RoomVersionRules,
         pdus: Vec<Box<RawValue>>,
     ) -> Vec<Verified> {
-        self.verify_read(rules, pdus, ParsedPdu::parse).await
+        self.verify_read(rules, pdus, ParsedPdu::parse, KEYS_TIME_MAX).await
+    }
+
+    /// As [`verify_pdus`](Self::verify_pdus), for a state or an auth chain. Those may have events of many servers, which get more time
+    /// to give their keys.
+    pub(super) async fn verify_state(
+        &self,
+        rules: &'static RoomVersionRules,
+        pdus: Vec<Box<RawValue>>,
+    ) -> Vec<Verified> {
+        self.verify_read(rules, pdus, ParsedPdu::parse, KEYS_OF_STATE_TIME_MAX).await
     }
 
     /// As [`verify_pdus`](Self::verify_pdus), for a room's history.
@@ -44,7 +58,7 @@ impl Homeserver {
         rules: &'static RoomVersionRules,
         pdus: Vec<Box<RawValue>>,
     ) -> Vec<Verified> {
-        self.verify_read(rules, pdus, ParsedPdu::parse_history).await
+        self.verify_read(rules, pdus, ParsedPdu::parse_history, KEYS_TIME_MAX).await
     }
 
     async fn verify_read(
@@ -52,6 +66,7 @@ impl Homeserver {
         rules: &'static RoomVersionRules,
         pdus: Vec<Box<RawValue>>,
         read: fn(&[u8], &RoomVersionRules) -> Result<ParsedPdu, PduError>,
+        keys_time: Duration,
     ) -> Vec<Verified> {
         let read = move |pdu: Box<RawValue>| match read(pdu.get().as_bytes(), rules) {
             Ok(pdu) => Ok(pdu),
@@ -60,7 +75,7 @@ impl Homeserver {
         let count = pdus.len();
         let internal = || vec![(None, Err(PduRefusal::Internal)); count];
         let Some(parsed) = parallel::for_each(pdus, PART_MIN, read).await else { return internal() };
-        let keys = match self.keys.keys_for_pdus(parsed.iter().flatten()).await {
+        let keys = match self.keys.keys_for_pdus_within(parsed.iter().flatten(), keys_time).await {
             Ok(keys) => keys,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "keys can't be read");

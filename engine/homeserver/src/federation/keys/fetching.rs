@@ -1,6 +1,12 @@
 //! Fetching keys, and taking them over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, pin_mut, stream};
@@ -13,7 +19,7 @@ use ravel_core::{
 use ravel_store::{Durability, log::LogError};
 
 use super::{
-    KeyStore, Unsatisfied,
+    Effort, KeyStore, Unsatisfied,
     document::{KeyDocument, merged},
 };
 use crate::{
@@ -32,11 +38,16 @@ enum Fetched {
 }
 
 impl KeyStore {
-    /// Fetches the keys of servers from the servers, many at a time.
-    pub(super) async fn fetch_all(&self, servers: Vec<ServerName>, insistent: bool) -> Result<(), LogError> {
+    /// Fetches the keys of servers from the servers, many at a time, in this order.
+    pub(super) async fn fetch_all(&self, servers: Vec<ServerName>, effort: &Effort) -> Result<(), LogError> {
+        let not_asked = &AtomicUsize::new(servers.len());
+        let insistent = effort.insistent;
         let fetches = stream::iter(servers.into_iter().map(|server| {
             let store = self.clone();
-            async move { store.fetch(&server, insistent).await }
+            async move {
+                not_asked.fetch_sub(1, Ordering::Relaxed);
+                store.fetch(&server, insistent).await
+            }
         }));
         let fetches = fetches.buffer_unordered(SERVERS_AT_ONCE);
         let all = async {
@@ -47,7 +58,12 @@ impl KeyStore {
             }
             result
         };
-        within(&*self.shared.clock, ALL_TIME_MAX, all).await.unwrap_or(Ok(()))
+        let fetched = within(&*self.shared.clock, effort.time, all).await;
+        let not_asked = not_asked.load(Ordering::Relaxed);
+        if not_asked > 0 {
+            tracing::warn!(not_asked, "there was no time to ask all servers for their keys");
+        }
+        fetched.unwrap_or(Ok(()))
     }
 
     /// Fetches the keys of a server from the server, unless that was done just now.
@@ -106,8 +122,8 @@ impl KeyStore {
         }
     }
 
-    /// Asks the notaries for keys that could not be had from their servers, unless that was done just now.
-    pub(super) async fn ask_notaries(&self, mut unsatisfied: Unsatisfied) -> Result<(), LogError> {
+    /// Asks the notaries for keys that could not be had from their servers, unless that was done just now; for so long at most.
+    pub(super) async fn ask_notaries(&self, mut unsatisfied: Unsatisfied, time: Duration) -> Result<(), LogError> {
         if self.shared.notaries.is_empty() {
             return Ok(());
         }
@@ -137,7 +153,7 @@ impl KeyStore {
             }
             Ok(())
         };
-        within(&*self.shared.clock, ALL_TIME_MAX, all).await.unwrap_or(Ok(()))
+        within(&*self.shared.clock, time, all).await.unwrap_or(Ok(()))
     }
 
     /// Takes the keys of a document over into what is known.
@@ -174,11 +190,10 @@ impl KeyStore {
 const KEYS_OF_SERVER_MAX: usize = 256;
 
 /// How many servers are asked at once.
-const SERVERS_AT_ONCE: usize = 64;
+pub(super) const SERVERS_AT_ONCE: usize = 128;
 
-/// How long one question may take, and all of them.
+/// How long one question may take.
 pub(super) const QUESTION_TIME_MAX: Duration = Duration::from_secs(10);
-const ALL_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How long a document of keys may be.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;

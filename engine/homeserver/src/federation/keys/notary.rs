@@ -16,7 +16,7 @@ use ravel_core::{
 };
 use ravel_store::log::LogError;
 
-use super::{KeyDocument, KeyStore, Unsatisfied, document::is_conflict, fetching::QUESTION_TIME_MAX};
+use super::{Effort, KeyDocument, KeyStore, Unsatisfied, document::is_conflict, fetching::QUESTION_TIME_MAX};
 use crate::{
     federation::{FederationError, SendOptions},
     network::RequestLimits,
@@ -154,7 +154,7 @@ impl KeyStore {
         for server in &stale {
             self.shared.let_others_ask(server, now_ms);
         }
-        self.fetch_all(stale, false).await?;
+        self.fetch_all(stale, &Effort::default()).await?;
 
         let mut answer = Vec::new();
         for (server, wanted) in query.iter().take(NOTARY_SERVERS_MAX) {

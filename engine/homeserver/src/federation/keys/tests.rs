@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
@@ -28,6 +29,8 @@ const DAY: i64 = 86_400_000;
 struct World {
     documents: Mutex<BTreeMap<ServerName, Bytes>>,
     notaries: Mutex<BTreeMap<ServerName, Notary>>,
+    /// Servers that do not answer, which is told when the time is over.
+    silent: Mutex<BTreeSet<ServerName>>,
     asked: Mutex<Vec<String>>,
     now_ms: AtomicI64,
 }
@@ -43,11 +46,12 @@ impl Network for World {
         &'a self,
         destination: &'a ServerName,
         request: Request<Bytes>,
-        _: RequestLimits,
+        limits: RequestLimits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, NetworkError>> {
         Box::pin(async move {
             self.asked.lock().unwrap().push(format!("{destination}{}", request.uri()));
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            let is_silent = self.silent.lock().unwrap().contains(destination);
+            tokio::time::sleep(if is_silent { limits.time } else { Duration::from_millis(1) }).await;
             if request.uri() == "/_matrix/key/v2/server" {
                 let document = self.documents.lock().unwrap().get(destination).cloned();
                 return document.map(Response::new).ok_or(NetworkError::Timeout);
@@ -188,6 +192,29 @@ async fn sc_005_keys_are_fetched_again_when_their_time_is_over() {
     let key = ring.verify_key("a", "ed25519:1").unwrap();
     assert!(!key.counts_at(NOW + 20 * DAY, NOW + 20 * DAY, RoomVersion::V5.rules()));
     assert!(key.counts_at(NOW + 8 * DAY, NOW + 20 * DAY, RoomVersion::V5.rules()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_answers_is_found_among_many_that_do_not() {
+    let world = Arc::new(World::default());
+    world.publish(&document("z", 1));
+    let mut want = wanted("z", &[1], NOW);
+    // More than can be asked in half a minute.
+    for number in 0..5 * fetching::SERVERS_AT_ONCE {
+        let name = format!("silent{number}");
+        world.silent.lock().unwrap().insert(server(&name));
+        want.extend(wanted(&name, &[1], NOW));
+    }
+    let count = want.len();
+    let usual = Effort::default();
+    let patient = Effort { time: Duration::from_secs(60), ..Effort::default() };
+    let informed = Effort { signatures: [(server("z"), 2), (server("silent1"), 1)].into(), ..Effort::default() };
+    for (effort, found, all_are_asked) in [(usual, 0, false), (patient, 1, true), (informed, 1, false)] {
+        let store = world.store("us", 9, KeyStoreConfig::default());
+        let ring = store.keys_with(&want, &effort).await.unwrap();
+        let found_and_asked = (ring.iter().count(), world.asked().len() == count);
+        assert_eq!(found_and_asked, (found, all_are_asked), "{effort:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,3 +63,46 @@ async fn ids_of_a_state_are_bounded() {
     assert!(refusal.to_string().contains("longer than 33554432 bytes"), "{refusal}");
     assert!(!world.asked.lock().unwrap().iter().any(|asked| asked.contains("/state/")));
 }
+
+/// More servers than are asked for their keys at once do not answer.
+#[tokio::test]
+async fn a_state_has_events_of_servers_whose_turn_comes_late() {
+    let world = World::new().await;
+    let (asked, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let mut joins = Vec::new();
+    for name in (0..150).map(|number| format!("silent{number}")).chain(["z".to_owned()]) {
+        let user = format!("@user:{name}");
+        let member = ("m.room.member", Some(user.as_str()), r#"{"membership":"join"}"#);
+        joins.push(world.makes_after(&user, "$lost", member).await);
+        let (is_asked, answers) = (asked.clone(), answers.clone());
+        world.network.set(&name, move |_| {
+            is_asked.add_permits(1);
+            Answer::Held(answers.clone())
+        });
+    }
+    world.answers("z", |_| None);
+    let event = world.says_after("@user:b", "$lost", "hello").await;
+    let mut state_ids = world.state_ids().await;
+    let ids = joins.iter().map(|pdu| Value::from(pdu.event_id().as_str()));
+    state_ids["pdu_ids"].as_array_mut().unwrap().extend(ids);
+    let pdus: Vec<Value> = joins.iter().map(|pdu| serde_json::from_slice(pdu.json()).unwrap()).collect();
+    let state = json!({ "pdus": pdus, "auth_chain": [] });
+    world.answers("b", move |path| match path {
+        path if path.contains("/state_ids/") => Some(state_ids.clone()),
+        path if path.contains("/state/") => Some(state.clone()),
+        _ => None,
+    });
+    let (server, pdus) = (world.server.clone(), vec![raw(&event)]);
+    let sending =
+        tokio::spawn(
+            async move { server.receive_transaction(&server_name("b"), "1", pdus, Vec::new()).await.unwrap() },
+        );
+    drop(asked.acquire_many(100).await.unwrap());
+    assert!(asked.available_permits() < 150);
+    world.clock.advance(Duration::from_secs(60));
+    settle().await;
+    answers.add_permits(150);
+    assert!(sending.await.unwrap()[event.event_id()].is_ok());
+    let outcomes = [world.outcome(joins.last().unwrap()).await, world.outcome(&joins[0]).await];
+    assert_eq!(outcomes, [Some(Outcome::Accepted), None]);
+}
