@@ -3,7 +3,7 @@
 //! A user comes into a room that its server is not in by the help of a server that is, the *resident*: that one is asked for a
 //! template of the event (`make_join`), the event is made here and handed back (`send_join`), and the answer is the state of the room.
 //! Leaves and knocks go the same way. `template`, `submitted`, `restricted` and `given_out` are what a resident does; `asking`,
-//! `entering`, `answer` and `leaving` what the server does that asks; `inviting` and `invited` are the two sides of an invite.
+//! `entering`, `under_way`, `answer` and `leaving` what the server does that asks; `inviting` and `invited` are the two sides of an invite.
 //!
 //! Source: server-server API, "Joining Rooms", "Knocking upon a room", "Inviting to a room", "Leaving Rooms".
 
@@ -18,19 +18,21 @@ mod restricted;
 mod submitted;
 mod template;
 mod third_party;
+mod under_way;
 
 use ravel_core::{
     pdu::{PduError, SignatureError},
     room_version::RoomVersion,
 };
 
-pub(crate) use self::entering::Joining;
+pub(crate) use self::under_way::Joining;
 pub use self::{
     asking::{JoinFailure, MembershipError},
-    entering::{JOIN_ANSWER_BYTES_MAX, JOIN_TIME_MAX, JoinProgress, JoinStage},
+    entering::{JOIN_ANSWER_BYTES_MAX, JOIN_TIME_MAX},
     given_out::RoomState,
     template::Template,
     third_party::{BOUND_INVITES_MAX, BoundInvite},
+    under_way::{JoinProgress, JoinStage},
 };
 use crate::rooms::RoomsError;
 
