@@ -5,6 +5,7 @@
 //! the rules compare numbers, and a room of 100,000 members fits in some 15 MB.
 
 mod auth_chain;
+mod auth_edges;
 mod column;
 mod event_view;
 mod facts;
@@ -19,13 +20,13 @@ mod sparse;
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use self::{
-    column::Arena,
+    auth_edges::AuthEdges,
     facts::{Extra, Facts, Flags},
     ids::{EventIds, IdText},
     sparse::Sparse,
 };
 pub(crate) use self::{
-    column::Column,
+    column::{Arena, Column, Span},
     event_view::EventView,
     facts::{CreateFacts, LevelFacts, LevelMap, MemberExtra},
     keys::KeyTable,
@@ -63,7 +64,7 @@ pub struct EventGraph {
     ids: EventIds,
     facts: Column<Facts>,
     /// What [`Facts::auth_events`] points into.
-    auth_edges: Arena<EventIndex>,
+    auth_edges: AuthEdges,
     extras: Vec<Extra>,
     /// Of the power levels events.
     power_chains: BTreeMap<EventIndex, PowerChain>,
@@ -85,7 +86,7 @@ impl EventGraph {
             rules,
             ids: EventIds::default(),
             facts: Column::default(),
-            auth_edges: Arena::default(),
+            auth_edges: AuthEdges::default(),
             extras: Vec::new(),
             power_chains: BTreeMap::new(),
             redacted: BTreeMap::new(),

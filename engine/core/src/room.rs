@@ -16,7 +16,10 @@ mod redactions;
 mod restore;
 mod verdict;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use self::{
     purged::Source,
@@ -35,7 +38,7 @@ pub use self::{
 };
 use crate::{
     event::{Event, StateKey},
-    graph::{Column, EventGraph, EventIndex, GraphError},
+    graph::{Arena, Column, EventGraph, EventIndex, GraphError, Span},
     id::{EventId, RoomId},
     pdu::{PduError, VerifiedPdu},
     resolve::{Recorder, Silent, resolve},
@@ -50,6 +53,10 @@ pub struct Room {
     graph: EventGraph,
     /// By [`EventIndex`].
     positions: Column<Position>,
+    /// What [`Position::prev_events`] points into.
+    prev_edges: Arena<EventIndex>,
+    /// Why events were not accepted.
+    reasons: BTreeMap<EventIndex, RecordedReason>,
     redactions: Redactions,
     /// The accepted events that no accepted event builds on (see [`Position::is_built_on`]).
     forward_extremities: BTreeSet<EventIndex>,
@@ -59,18 +66,17 @@ pub struct Room {
     purges: u32,
 }
 
-/// What is known of an event's place in the room.
+/// What is known of an event's place in the room. Most are those of messages, so what few have lies apart.
 #[derive(Debug)]
 struct Position {
     /// `None` for most messages, which are made of the room's numbers when they are asked for.
     event: Option<Arc<Event>>,
     depth: i64,
     /// Those that were known when it came.
-    prev_events: Box<[EventIndex]>,
+    prev_events: Span,
     outcome: Outcome,
-    reason: Option<Box<RecordedReason>>,
     /// `None` for outliers, and if they were purged. Invariant: forward extremities have them.
-    states: Option<States>,
+    states: Option<Arc<States>>,
     /// Only its skeleton is left.
     is_skeleton: bool,
     /// Its place in the DAG is not known.
@@ -83,7 +89,7 @@ struct Position {
     is_built_on: bool,
 }
 
-/// The states around an event.
+/// The states around an event; messages that follow each other have theirs in common.
 #[derive(Clone, Debug)]
 struct States {
     before: StateMap,
@@ -175,6 +181,8 @@ impl Room {
             room_id,
             graph: EventGraph::new(rules),
             positions: Column::default(),
+            prev_edges: Arena::default(),
+            reasons: BTreeMap::new(),
             redactions: Redactions::default(),
             forward_extremities: BTreeSet::new(),
             current_state: StateMap::new(),
@@ -260,7 +268,7 @@ impl Room {
         if outcome == Outcome::Accepted && arrival != Arrival::History {
             effects.push(Effect::Publish(event.event_id.clone()));
         }
-        let States { before: state_before, after: state_after } = states;
+        let (state_before, state_after) = (states.before.clone(), states.after.clone());
         let event = event.clone();
         Ok(Receipt::Judged(Box::new(Judged { event, verdict, state_before, state_after, resolved, place, effects })))
     }
@@ -325,7 +333,7 @@ impl Room {
 
     /// Returns why an event was not accepted.
     pub fn reason(&self, event_id: &EventId) -> Option<&RecordedReason> {
-        self.position(self.graph.index_of(event_id)?).reason.as_deref()
+        self.reasons.get(&self.graph.index_of(event_id)?)
     }
 
     /// Returns the state before an event: the specification's S(E). `None` for an [outlier](Self::is_outlier), and if it was
@@ -384,6 +392,18 @@ impl Room {
     /// Returns those of an event's prev events that are here.
     fn known_prev_events(&self, event: &Event) -> Box<[EventIndex]> {
         event.prev_events.iter().filter_map(|event_id| self.graph.index_of(event_id)).collect()
+    }
+
+    /// Returns those of an event's prev events that were known when it came.
+    fn prev_events(&self, index: EventIndex) -> &[EventIndex] {
+        self.prev_edges.get(self.position(index).prev_events)
+    }
+
+    /// Returns the states around an event: those of one of its prev events, if they are the same.
+    fn states_around(&self, prev_events: &[EventIndex], before: &StateMap, after: &StateMap) -> Arc<States> {
+        let mut near = prev_events.iter().filter_map(|prev| self.position(*prev).states.as_ref());
+        let same = near.find(|states| states.before.is_same(before) && states.after.is_same(after));
+        same.cloned().unwrap_or_else(|| Arc::new(States { before: before.clone(), after: after.clone() }))
     }
 
     /// Returns what comes before an event.

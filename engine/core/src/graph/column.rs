@@ -56,17 +56,17 @@ const ARENA_BLOCK: usize = 1 << 16;
 
 /// Slices one after the other.
 #[derive(Debug)]
-pub(super) struct Arena<T> {
+pub(crate) struct Arena<T> {
     /// A slice lies in one block; what is left at the end of a block is lost.
     blocks: Vec<Vec<T>>,
 }
 
 /// Where a slice lies in an arena.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// Number of the block, and place in it in the lower 16 bits.
-    pub(super) start: u32,
-    pub(super) len: u32,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
 }
 
 impl<T> Default for Arena<T> {
@@ -77,7 +77,7 @@ impl<T> Default for Arena<T> {
 
 impl<T: Copy> Arena<T> {
     /// Copies a slice into the arena; `None` if it is longer than a block or the arena is full.
-    pub(super) fn store(&mut self, values: &[T]) -> Option<Span> {
+    pub(crate) fn store(&mut self, values: &[T]) -> Option<Span> {
         let fits = |block: &Vec<T>| block.len() + values.len() <= ARENA_BLOCK && block.len() < ARENA_BLOCK;
         if values.len() > ARENA_BLOCK {
             return None;
@@ -92,7 +92,7 @@ impl<T: Copy> Arena<T> {
         Some(Span { start, len: u32::try_from(values.len()).ok()? })
     }
 
-    pub(super) fn get(&self, span: Span) -> &[T] {
+    pub(crate) fn get(&self, span: Span) -> &[T] {
         let (block, place) = (span.start as usize / ARENA_BLOCK, span.start as usize % ARENA_BLOCK);
         let block = self.blocks.get(block).map_or(&[][..], Vec::as_slice);
         block.get(place..place + span.len as usize).unwrap_or_default()

@@ -64,7 +64,7 @@ pub(super) struct Standing {
     pub(super) prev_events: Box<[EventIndex]>,
     /// Those before it.
     pub(super) redactions: RedactionSet,
-    pub(super) states: Option<States>,
+    pub(super) states: Option<Arc<States>>,
     pub(super) may_redact_any: bool,
     /// `None` for an outlier.
     pub(super) arrival: Option<Arrival>,
@@ -80,20 +80,17 @@ impl Room {
         arrival: Arrival,
         outcome: Outcome,
         reason: Option<RecordedReason>,
-    ) -> Result<(States, PersistEvent), RoomError> {
+    ) -> Result<(Arc<States>, PersistEvent), RoomError> {
         let event = source.event().clone();
         let may_redact_any = self.may_redact_any(&event, index, &before);
         let was_outlier = index.as_usize() < self.positions.len();
         let Before { prev_events, redactions, state, given_state, .. } = before;
-        let states = Some(States { before: state.clone(), after: state.clone() });
-        let place = Standing { prev_events, redactions, states, may_redact_any, arrival: Some(arrival) };
-        self.insert(source, index, place, outcome, reason.clone().map(Box::new))?;
         let key = self.graph.key(index).filter(|_| outcome != Outcome::Rejected);
         let after = key.map_or_else(|| state.clone(), |key| state.insert(&self.graph, key, index));
-        let states = States { before: state, after };
-        if let Some(position) = self.positions.get_mut(index.as_usize()) {
-            position.states = Some(states.clone());
-        }
+        let states = self.states_around(&prev_events, &state, &after);
+        let around = Some(Arc::clone(&states));
+        let place = Standing { prev_events, redactions, states: around, may_redact_any, arrival: Some(arrival) };
+        self.insert(source, index, place, outcome, reason.clone())?;
 
         // An accepted event is a forward extremity now; others change nothing there.
         let extremities_changed = outcome == Outcome::Accepted && arrival != Arrival::History;
@@ -148,14 +145,14 @@ impl Room {
         }
     }
 
-    /// Makes an event part of the room. The state after it is the one before until the caller sets it.
+    /// Makes an event part of the room.
     pub(super) fn insert(
         &mut self,
         source: &Source<'_>,
         index: EventIndex,
         place: Standing,
         outcome: Outcome,
-        reason: Option<Box<RecordedReason>>,
+        reason: Option<RecordedReason>,
     ) -> Result<(), RoomError> {
         let Standing { prev_events, redactions, states, may_redact_any, arrival } = place;
         let rejected = outcome == Outcome::Rejected;
@@ -171,7 +168,6 @@ impl Room {
             event,
             depth,
             outcome,
-            reason,
             states,
             is_skeleton,
             redactions,
@@ -179,7 +175,11 @@ impl Room {
             is_outlier: arrival.is_none(),
             // Nothing of the past becomes an extremity.
             is_built_on: arrival == Some(Arrival::History),
-            prev_events: prev_events.clone(),
+            prev_events: self.prev_edges.store(&prev_events).ok_or(GraphError::Full)?,
+        };
+        match reason {
+            Some(reason) => self.reasons.insert(index, reason),
+            None => self.reasons.remove(&index),
         };
         match self.positions.get_mut(index.as_usize()) {
             Some(outlier) => *outlier = position,
@@ -210,7 +210,7 @@ impl Room {
             }
             self.forward_extremities.remove(&prev);
             if position.outcome == Outcome::SoftFailed {
-                pending.extend(&position.prev_events);
+                pending.extend_from_slice(self.prev_edges.get(position.prev_events));
             }
         }
         self.forward_extremities.insert(index);

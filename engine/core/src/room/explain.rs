@@ -31,10 +31,11 @@ impl Room {
     pub fn explain(&self, event_id: &EventId) -> Result<Option<Explanation>, RoomError> {
         let Some(index) = self.graph.index_of(event_id) else { return Ok(None) };
         let position = self.position(index);
-        let states = self.states_after(&position.prev_events)?;
+        let prev_events = self.prev_events(index);
+        let states = self.states_after(prev_events)?;
         let mut steps = Steps::default();
         self.resolve(&states, &mut steps);
-        let prev_events = position.prev_events.iter().zip(&states);
+        let prev_events = prev_events.iter().zip(&states);
         Ok(Some(Explanation {
             event_id: event_id.clone(),
             prev_events: prev_events
@@ -42,7 +43,7 @@ impl Room {
                 .collect(),
             steps: steps.0,
             outcome: position.outcome,
-            reason: position.reason.as_deref().cloned(),
+            reason: self.reasons.get(&index).cloned(),
         }))
     }
 }

@@ -64,7 +64,7 @@ impl Room {
             state_key: None,
             origin_server_ts_ms: self.graph.origin_server_ts_ms(index),
             depth: position.depth,
-            prev_events: ids(&position.prev_events),
+            prev_events: ids(self.prev_events(index)),
             auth_events: ids(self.graph.auth_events(index)),
             content: Content::Other,
             oversized_field: false,

@@ -142,7 +142,7 @@ impl Room {
             may_redact_any: false,
             arrival: None,
         };
-        self.insert(source, index, standing, outcome, reason.clone().map(Box::new))?;
+        self.insert(source, index, standing, outcome, reason.clone())?;
         Ok(self.to_persist(source, index, Place::Outlier, outcome, reason))
     }
 

@@ -1,6 +1,6 @@
 //! Rooms as they were stored: events are put back with their places and verdicts, and nothing is judged again.
 
-use super::{Arrival, Outcome, RecordedReason, Room, RoomError, States, admit::Standing, purged::Source};
+use super::{Arrival, Outcome, RecordedReason, Room, RoomError, admit::Standing, purged::Source};
 use crate::{
     graph::{EventIndex, GraphError},
     id::EventId,
@@ -52,8 +52,8 @@ impl Room {
     /// event in it, or the same if the event changes none.
     pub fn restore_state_after(&mut self, event_id: &EventId, state: StateMap) -> bool {
         let Some(index) = self.graph.index_of(event_id) else { return false };
-        let Some(position) = self.positions.get_mut(index.as_usize()) else { return false };
-        let Some(states) = &mut position.states else { return false };
+        let position = self.position(index);
+        let Some(states) = &position.states else { return false };
         let key = self.graph.key(index).filter(|_| position.outcome != Outcome::Rejected);
         let (mut holds_its_key, mut differs_elsewhere) = (key.is_none(), false);
         conflicts(&self.graph, &[&states.before, &state], &mut |differing, held| {
@@ -63,7 +63,10 @@ impl Room {
                 differs_elsewhere = true;
             }
         });
-        states.after = state;
+        let states = self.states_around(self.prev_events(index), &states.before, &state);
+        if let Some(position) = self.positions.get_mut(index.as_usize()) {
+            position.states = Some(states);
+        }
         holds_its_key && !differs_elsewhere
     }
 
@@ -113,8 +116,8 @@ impl Room {
             None => Box::default(),
         };
         let redactions = self.redactions_after(&prev_events);
-        let states = state_before.map(|before| States { after: before.clone(), before });
+        let states = state_before.map(|before| self.states_around(&prev_events, &before, &before));
         let place = Standing { prev_events, redactions, states, may_redact_any, arrival };
-        self.insert(source, index, place, outcome, reason.map(Box::new))
+        self.insert(source, index, place, outcome, reason)
     }
 }

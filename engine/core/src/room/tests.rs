@@ -6,7 +6,7 @@ mod purged;
 mod redactions;
 mod security_cases;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Arrival, Effect, Outcome, Receipt, Room, RoomError, StoredPosition};
 use crate::{
@@ -309,12 +309,13 @@ fn restore(room: &TestRoom) -> Room {
 
 /// What is stored of an event's place; whether the sender of a redaction may redact any event is computed once more.
 fn stored_position(room: &Room, id: &EventId) -> StoredPosition {
-    let position = room.position(room.graph.index_of(id).unwrap());
-    let before = room.before(position.prev_events.clone()).unwrap();
+    let index = room.graph.index_of(id).unwrap();
+    let position = room.position(index);
+    let before = room.before(room.prev_events(index).into()).unwrap();
     StoredPosition {
         outcome: position.outcome,
         reason: room.reason(id).cloned(),
-        may_redact_any: room.may_redact_any(&room.event(id).unwrap(), room.graph.index_of(id).unwrap(), &before),
+        may_redact_any: room.may_redact_any(&room.event(id).unwrap(), index, &before),
         state_before: room.state_before(id).map(|state| state.map().clone()),
         arrival: Some(Arrival::New),
         in_given_state: false,
@@ -415,6 +416,22 @@ fn events_share_the_texts_of_those_near_them() {
     );
     for cited in &held.auth_events {
         assert!(same(cited.as_str(), room.room.state_event(cited).unwrap().event_id.as_str()));
+    }
+}
+
+/// Most events are messages: what is held of each of them is small, and states are held once for those that follow each other.
+#[test]
+fn messages_that_follow_each_other_share_their_states() {
+    assert_eq!(size_of::<super::Position>(), 48);
+    let judged =
+        room(V11, "M: bob says hi\nN: alice says hi\nS: bob sets m.room.topic\nO: bob says hi\nP: bob says hi");
+    for room in [&judged.room, &restore(&judged)] {
+        let states = |name: &str| {
+            let index = room.graph.index_of(&judged.names.id(name)).unwrap();
+            room.position(index).states.clone().unwrap()
+        };
+        assert!(Arc::ptr_eq(&states("M"), &states("N")) && Arc::ptr_eq(&states("O"), &states("P")));
+        assert!(!Arc::ptr_eq(&states("N"), &states("O")));
     }
 }
 
