@@ -3,6 +3,7 @@
 
 mod accounts;
 mod directory;
+mod disclosure;
 mod ephemeral;
 #[path = "../shared/http.rs"]
 mod http;

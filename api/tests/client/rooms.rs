@@ -20,7 +20,7 @@ pub(crate) fn put(server: &Server, token: &str, path: &str, body: &Value) -> Ans
     server.ask("PUT", path, Some(token), body.to_string().as_bytes())
 }
 
-fn bodies(events: &Value) -> Vec<&str> {
+pub(crate) fn bodies(events: &Value) -> Vec<&str> {
     events.as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str()).collect()
 }
 

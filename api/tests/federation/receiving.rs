@@ -365,6 +365,31 @@ fn sc_030_sc_031_sc_036_events_are_judged_by_what_holds() {
 }
 
 #[test]
+fn sc_179_pages_go_on_behind_events_that_nobody_is_shown() {
+    let scene = Scene::new();
+    let (alice, room, mut bob) = scene.room(V11);
+    let (_, before) = bob.say("before");
+    bob.send(&scene.ravel, "0", &[&before]);
+    for transaction in 1..=4 {
+        let topic = |number: usize| {
+            let topic = format!("{transaction} {number}");
+            bob.event(&json!({ "type": "m.room.topic", "state_key": "", "content": { "topic": topic } })).1
+        };
+        let rejected: Vec<Value> = (0..50).map(topic).collect();
+        bob.send(&scene.ravel, &transaction.to_string(), &rejected.iter().collect::<Vec<_>>());
+    }
+    alice.say(&room, "after");
+    let page = |from: &str| {
+        let path = format!("v3/rooms/{room}/messages?dir=b&limit=1{from}");
+        scene.ravel.get(&path, Some(&alice.token)).ok()
+    };
+    let newest = page("");
+    let older = page(&format!("&from={}", newest["end"].as_str().unwrap()));
+    let bodies = [newest, older].map(|page| page["chunk"][0]["content"]["body"].clone());
+    assert_eq!(bodies, [json!("after"), json!("before")]);
+}
+
+#[test]
 fn sc_053_what_a_banned_user_says_from_before_the_ban_is_not_shown() {
     let scene = Scene::new();
     let (alice, room, bob) = scene.room(V11);
