@@ -105,12 +105,10 @@ struct Omitting {
 }
 
 /// Source: server-server API, "PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}".
-async fn send_join(
-    State(app): State<App>,
-    Query(query): Query<Omitting>,
-    request: SignedJson<Box<RawValue>>,
-) -> MatrixResult<Response> {
-    Ok(in_json(join(&app, &request, query.omit_members).await?))
+async fn send_join(State(app): State<App>, request: SignedJson<Box<RawValue>>) -> MatrixResult<Response> {
+    let query = Query::<Omitting>::try_from_uri(&request.uri);
+    let Query(Omitting { omit_members }) = query.map_err(|error| MatrixError::invalid_param(error.body_text()))?;
+    Ok(in_json(join(&app, &request, omit_members).await?))
 }
 
 /// Source: server-server API, "PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}".

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use axum::extract::{FromRequest, Request};
+use http::Uri;
 use ravel_core::{
     canonical_json::{JsonMode, parse},
     id::ServerName,
@@ -58,6 +59,8 @@ impl<T: IncomingRequest> FromRequest<App> for Signed<T> {
 pub(super) struct SignedJson<T> {
     /// The server that has sent it.
     pub(super) origin: ServerName,
+    /// Its path and query.
+    pub(super) uri: Uri,
     /// What the path has at its placeholders.
     pub(super) arguments: Vec<String>,
     /// The body.
@@ -71,7 +74,8 @@ impl<T: DeserializeOwned> FromRequest<App> for SignedJson<T> {
         let received = Received::read(request, app).await?;
         let origin = origin_of(&received, app).await?;
         let body = serde_json::from_slice(&received.body).map_err(|error| MatrixError::bad_json(error.to_string()))?;
-        Ok(Self { origin, arguments: received.arguments, body })
+        let Received { uri, arguments, .. } = received;
+        Ok(Self { origin, uri, arguments, body })
     }
 }
 

@@ -1,10 +1,6 @@
 //! Invites of third-party identifiers.
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::put,
-};
+use axum::{Json, Router, extract::State, routing::put};
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, parse_object},
     id::{RoomId, UserId},
@@ -27,12 +23,9 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// Source: server-server API, "PUT /_matrix/federation/v1/exchange_third_party_invite/{roomId}".
-async fn exchange(
-    State(app): State<App>,
-    Path(room_id): Path<String>,
-    request: SignedJson<Box<RawValue>>,
-) -> MatrixResult<Json<Value>> {
-    let invite = BoundInvite::of_event(parsed(RoomId::parse(&room_id))?, &object(&request.body)?)?;
+async fn exchange(State(app): State<App>, request: SignedJson<Box<RawValue>>) -> MatrixResult<Json<Value>> {
+    let [room_id] = &*request.arguments else { return Err(MatrixError::unknown_path()) };
+    let invite = BoundInvite::of_event(parsed(RoomId::parse(room_id))?, &object(&request.body)?)?;
     app.homeserver.exchange_third_party_invite(&request.origin, &invite).await?;
     Ok(Json(json!({})))
 }

@@ -28,7 +28,7 @@ struct Transaction {
 
 /// Source: server-server API, "PUT /_matrix/federation/v1/send/{txnId}".
 async fn send(State(app): State<App>, transaction: SignedJson<Transaction>) -> MatrixResult<Json<Value>> {
-    let SignedJson { origin, arguments, body: Transaction { pdus, edus } } = transaction;
+    let SignedJson { origin, arguments, body: Transaction { pdus, edus }, .. } = transaction;
     let transaction_id = arguments.first().map_or("", String::as_str);
     let results = app.homeserver.receive_transaction(&origin, transaction_id, pdus, edus).await;
     let results = results.map_err(|error| match error {

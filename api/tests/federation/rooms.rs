@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use ravel_core::{pdu::ParsedPdu, room_version::RoomVersion};
 use serde_json::{Value, json};
 
-use crate::{remote::Authority, server::Server};
+use crate::{
+    remote::{Authority, escaped},
+    server::Server,
+};
 
 /// A room of alice's, and what she says in it.
 struct Room<'s> {
@@ -100,6 +103,8 @@ fn a_server_in_the_room_reads_it() {
     remote.get(&ravel, &format!("v1/state/{}", room.id)).fails(400, "M_MISSING_PARAM");
     let many = "&v=$unknown".repeat(101);
     remote.get(&ravel, &format!("v1/backfill/{}?limit=1{many}", room.id)).fails(400, "M_INVALID_PARAM");
+    let join = format!("v2/send_join/{}/{}?omit_members=1", room.id, escaped("$join"));
+    remote.put(&ravel, &join, &json!({})).fails(400, "M_INVALID_PARAM");
 }
 
 /// What is unknown, and what is of another room, is answered with the same bytes.
