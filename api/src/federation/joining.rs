@@ -168,6 +168,7 @@ impl From<ResidentError> for MatrixError {
             | ResidentError::ServerDenied
             | ResidentError::NoConditionMet
             | ResidentError::AlreadyJoined
+            | ResidentError::InviteNotAllowed
             | ResidentError::TooManyInvites
             | ResidentError::Unsigned
             | ResidentError::Signature(_) => Self::forbidden(text),
@@ -181,8 +182,7 @@ impl From<ResidentError> for MatrixError {
             ResidentError::UnableToAuthoriseJoin => Self::bad_request(ErrorKind::UnableToAuthorizeJoin, text),
             ResidentError::UnableToGrantJoin => Self::bad_request(ErrorKind::UnableToGrantJoin, text),
             ResidentError::Format(_) => Self::bad_json(text),
-            ResidentError::NoCreateEvent => Self::missing_param(text),
-            ResidentError::WrongEvent(_) => Self::invalid_param(text),
+            ResidentError::NoCreateEvent | ResidentError::WrongEvent(_) => Self::invalid_param(text),
             ResidentError::Rooms(error) => error.into(),
         }
     }

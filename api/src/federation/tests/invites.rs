@@ -207,10 +207,66 @@ async fn sc_020_sc_080_the_create_event_with_an_invite_is_that_of_the_room() {
     let of_another: Value = serde_json::from_slice(&of_another).unwrap();
     let refused = invite(vec![of_another], RoomVersion::V12, twelve, &pdu).await;
     assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
+    // All of it is of the room, in full and signed.
+    let (create_id, signed) = made(&a, RoomVersion::V12, object(&create("12").to_string()), |_| {});
+    let room_id = create_id.as_str().replace('$', "!");
+    let signed: Value = serde_json::from_slice(&signed).unwrap();
+    let mut name = create("12");
+    (name["type"], name["content"], name["room_id"]) =
+        (json!("m.room.name"), json!({ "name": "Bank" }), json!(room_id));
+    let stripped =
+        json!({ "type": "m.room.name", "state_key": "", "sender": "@eve:a.org", "content": name["content"] });
+    let name: Value = serde_json::from_slice(&made(&a, RoomVersion::V12, object(&name.to_string()), |_| {}).1).unwrap();
+    let (mut changed, mut unsigned) = (name.clone(), signed.clone());
+    changed["content"]["name"] = "Bank support".into();
+    unsigned["signatures"] = json!({});
+    let twelve = forged(&a, RoomVersion::V12, |event| {
+        event.insert("room_id".into(), room_id.as_str().into());
+    });
+    for state in [vec![signed.clone(), stripped], vec![signed.clone(), changed], vec![unsigned]] {
+        let refused = invite(state, RoomVersion::V12, &room_id, &twelve).await;
+        assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
+    }
+    invite(vec![signed, name], RoomVersion::V12, &room_id, &twelve).await.unwrap();
     let eleven = forged(&a, RoomVersion::V11, |_| {});
     let refused = invite(vec![create("10")], RoomVersion::V11, "!r:a.org", &eleven).await;
     assert!(matches!(refused, Err(ResidentError::WrongEvent(_))), "{refused:?}");
     invite(vec![create("11")], RoomVersion::V11, "!r:a.org", &eleven).await.unwrap();
+}
+
+#[tokio::test]
+async fn sc_052_an_invite_that_the_room_does_not_allow_is_not_signed() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, dave, bob) = (a.user("alice").await, b.user("dave").await, b.user("bob").await);
+    let room_id = a.room(&alice, RoomVersion::V11, Preset::PublicChat).await;
+    b.app.homeserver.join(&dave, &room_id, std::slice::from_ref(&a.name), object("{}")).await.unwrap();
+    let mut ids = Vec::new();
+    for (event_type, state_key) in [
+        ("m.room.create", ""),
+        ("m.room.power_levels", ""),
+        ("m.room.join_rules", ""),
+        // The newest event.
+        ("m.room.member", dave.as_str()),
+    ] {
+        let event = a.app.rooms.state_event(&room_id, &alice, event_type, state_key).await.unwrap();
+        ids.push(event.event_id.to_string());
+    }
+    // Eve is not in the room.
+    let (event_id, pdu) = forged(&a, RoomVersion::V11, |event| {
+        let cited = |ids: &[String]| -> CanonicalJsonValue {
+            ids.iter().map(|id| id.as_str().into()).collect::<Vec<CanonicalJsonValue>>().into()
+        };
+        event.insert("room_id".into(), room_id.as_str().into());
+        event.insert("prev_events".into(), cited(&ids[3..]));
+        event.insert("auth_events".into(), cited(&ids[..3]));
+    });
+    let server = &b.app.homeserver;
+    for _ in 0..2 {
+        let refused = server.receive_invite(&a.name, &room_id, event_id.as_str(), &pdu, RoomVersion::V11, &[]).await;
+        assert!(matches!(refused, Err(ResidentError::InviteNotAllowed)), "{refused:?}");
+    }
+    assert_eq!(b.membership(&room_id, &bob).await, None);
 }
 
 #[tokio::test]

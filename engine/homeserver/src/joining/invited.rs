@@ -7,6 +7,7 @@ use ravel_core::{
     event::{Event, Membership, event_type},
     id::{RoomId, ServerName, UserId},
     pdu::{ParsedPdu, VerifiedPdu},
+    room::Outcome,
     room_version::{RoomVersion, RoomVersionRules},
 };
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{ResidentError, submitted::check_names};
 use crate::{
     homeserver::Homeserver,
-    rooms::{Incoming, Outside, OutsideMembership},
+    rooms::{Incoming, Outside, OutsideMembership, Received},
 };
 
 /// The most events about a room that are kept with an invite to it.
@@ -31,7 +32,8 @@ impl Homeserver {
     /// Takes the invite of a user of this server by one of another; returns the invite, as JSON, with our signature.
     ///
     /// `state` are events about the room, in full or in stripped form. What is no such event is left out. If this server is not in the
-    /// room, the invite is kept with them.
+    /// room, the invite is kept with them. In room versions whose id is made of the create event, all of them have to be events of the
+    /// room in full, with valid signatures; no more than 30 are looked at.
     ///
     /// # Errors
     ///
@@ -60,6 +62,11 @@ impl Homeserver {
         if !is_resident && !self.accounts.is_known(&user).await.map_err(|_| ResidentError::UnknownUser)? {
             return Err(ResidentError::UnknownUser);
         }
+        let mut state = state;
+        if rules.room_id_is_create_hash && !is_resident {
+            state = state.get(..STATE_EVENTS_MAX).unwrap_or(state);
+            self.check_state(room_id, rules, state).await?;
+        }
         check_create(room_id, rules, state, is_resident)?;
         if is_resident && self.rooms.membership(room_id, &user).await? == Some(Membership::Join) {
             return Err(ResidentError::AlreadyJoined);
@@ -67,7 +74,12 @@ impl Homeserver {
         let signed = self.signed_too(&invite, rules)?;
         if is_resident {
             // It comes again in a transaction; if something is missing that it builds on, that is asked for then.
-            self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
+            let received = self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
+            if let [Received::Judged(outcome) | Received::Known(outcome)] = &*received
+                && *outcome != Outcome::Accepted
+            {
+                return Err(ResidentError::InviteNotAllowed);
+            }
         } else {
             if self.rooms.invites_from_outside(&user) >= INVITES_MAX {
                 return Err(ResidentError::TooManyInvites);
@@ -77,6 +89,21 @@ impl Homeserver {
             self.rooms.set_outside(room_id, &user, Some(&outside)).await?;
         }
         Ok(signed.json().to_vec())
+    }
+
+    /// Checks that events about a room are what they say.
+    async fn check_state(
+        &self,
+        room_id: &RoomId,
+        rules: &'static RoomVersionRules,
+        state: &[Box<RawValue>],
+    ) -> Result<(), ResidentError> {
+        let verified = self.verify_pdus(rules, state.to_vec()).await;
+        let is_of_room = |pdu: &VerifiedPdu| pdu.event().room_id == *room_id && pdu.content_hash_matched();
+        if verified.iter().all(|(_, verified)| verified.as_ref().is_ok_and(is_of_room)) {
+            return Ok(());
+        }
+        Err(ResidentError::WrongEvent("an event about the room is none of the room, in full and with valid signatures"))
     }
 
     /// Takes an event of a room that this server is not in, if it is one by which an invite of a user of ours is withdrawn or a knock is
