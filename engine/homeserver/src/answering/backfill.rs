@@ -13,8 +13,11 @@ use crate::rooms::LoadedRoom;
 /// How many events an answer has at most.
 pub const EVENTS_MAX: usize = 100;
 
-/// How many events may be named, each time.
+/// How many events may be named to go back from.
 pub const NAMED_MAX: usize = 100;
+
+/// How many of the events that somebody has are looked at; it is given more of them again if it names more.
+const EARLIEST_MAX: usize = 10_000;
 
 /// How many events are looked at for one answer: rejected ones are passed over.
 const LOOKED_AT_MAX: usize = 1_000;
@@ -24,7 +27,7 @@ const LOOKED_AT_MAX: usize = 1_000;
 pub struct MissingEvents {
     /// Whose prev events are wanted, and the prev events of those.
     pub latest: Vec<EventId>,
-    /// Where to stop.
+    /// Where to stop: events that whoever asks has. Servers name all of their forward extremities.
     pub earliest: Vec<EventId>,
     /// How many events.
     pub limit: usize,
@@ -71,7 +74,6 @@ impl Homeserver {
         wanted: &MissingEvents,
     ) -> Result<Pdus, AnsweringError> {
         check_count(&wanted.latest)?;
-        check_count(&wanted.earliest)?;
         self.may_ask(origin, room_id).await?;
         let walk = |loaded: &LoadedRoom| (loaded.room.rules(), chosen(loaded, missing(&loaded.room, wanted)));
         let (rules, mut chosen) = self.rooms.read(room_id, walk).await?;
@@ -119,11 +121,12 @@ fn deepest(room: &Room, from: &[EventId], limit: usize) -> Vec<EventId> {
 /// Walks back, the nearest first, and returns what it finds the other way around.
 fn missing(room: &Room, wanted: &MissingEvents) -> Vec<EventId> {
     let limit = wanted.limit.min(EVENTS_MAX);
-    let mut seen: BTreeSet<EventId> = wanted.earliest.iter().cloned().collect();
+    let mut seen: BTreeSet<EventId> = wanted.earliest.iter().take(EARLIEST_MAX).cloned().collect();
+    let seen_max = seen.len().saturating_add(LOOKED_AT_MAX);
     let latest = wanted.latest.iter().filter(|event_id| !seen.contains(*event_id));
     let mut level: Vec<EventId> = latest.filter(|event_id| room.has_place(event_id)).cloned().collect();
     let mut found = Vec::new();
-    while !level.is_empty() && found.len() < limit && seen.len() < LOOKED_AT_MAX {
+    while !level.is_empty() && found.len() < limit && seen.len() < seen_max {
         let mut next = Vec::new();
         for event in level.into_iter().filter_map(|event_id| room.event(&event_id)) {
             for prev in event.prev_events.iter().filter(|prev| room.has_place(prev)) {

@@ -293,6 +293,11 @@ async fn history_is_answered_from_the_deepest_on() {
     assert_eq!(told(&server.missing(&missing(&three, &two, 10, 0)).await), [""; 0]);
     let depth = server.event("b", &two).await.unwrap()["depth"].as_i64().unwrap();
     assert_eq!(told(&server.missing(&missing(&three, &join, 10, depth)).await), ["2"]);
+    // A server of a room with many branches.
+    let mut earliest: Vec<EventId> = (0..1_500).map(|n| EventId::parse(&format!("$branch{n}")).unwrap()).collect();
+    earliest.push(join.clone());
+    let of_many = MissingEvents { earliest, ..missing(&three, &join, 10, 0) };
+    assert_eq!(told(&server.missing(&of_many).await), ["1", "2"]);
     let wanted = MissingEvents { latest: many, ..missing(&three, &join, 10, 0) };
     let answer = server.homeserver.answer_missing_events(&server_name("b"), &server.room_id, &wanted).await;
     assert!(matches!(answer, Err(AnsweringError::TooManyEvents { .. })));
@@ -412,6 +417,10 @@ async fn sc_105_outliers_are_for_servers_in_the_room() {
     assert_eq!(server.backfill(&[outlier.event_id().clone()], 10).await.unwrap(), [Value::Null; 0]);
     let state = server.homeserver.answer_state(&server_name("b"), &server.room_id, outlier.event_id()).await;
     assert!(matches!(state, Err(AnsweringError::NoSuchEvent)));
+    // A message may be one if its state can't be had: who was there when it was sent is not known.
+    let said = server.foreign("@brian:b", ("m.room.message", None, r#"{"body":"said"}"#), |_| {}).await;
+    assert_eq!(server.receive(Incoming::outlier(said.clone())).await, Received::Judged(Outcome::Accepted));
+    assert_eq!(told(&[server.event("b", said.event_id()).await.unwrap()]), ["message-"]);
 }
 
 #[tokio::test]

@@ -109,14 +109,14 @@ impl Homeserver {
 enum SaidBy {
     /// This event of the state.
     Event(EventId),
-    /// The state has no such event, or the event is an outlier.
+    /// The state has no such event, or the event is of a state whose place is not known.
     Nobody,
     StateNotKnown,
 }
 
 fn said_by(room: &Room, event_id: &EventId) -> SaidBy {
     if room.is_outlier(event_id) {
-        return SaidBy::Nobody;
+        return if room.state_event(event_id).is_some() { SaidBy::Nobody } else { SaidBy::StateNotKnown };
     }
     match room.state_after(event_id).map(|state| state.get(event_type::HISTORY_VISIBILITY, "")) {
         Some(Some(event_id)) => SaidBy::Event(event_id),
