@@ -51,6 +51,7 @@ fn published_rooms_are_for_other_servers_if_that_is_configured() {
     let next = first["next_batch"].as_str().unwrap();
     let second = remote.get(&ravel, &format!("v1/publicRooms?limit=1&since={next}")).ok();
     assert_eq!(names(&first).union(&names(&second)).count(), 2);
+    assert_eq!(remote.get(&ravel, "v1/publicRooms?limit=0").ok()["chunk"].as_array().unwrap().len(), 2, "no limit");
     let found = remote.post(&ravel, "v1/publicRooms", &json!({ "filter": { "generic_search_term": "GAME" } })).ok();
     assert_eq!(names(&found), ["games".to_owned()].into());
 }

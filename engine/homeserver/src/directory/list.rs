@@ -15,7 +15,7 @@ use crate::rooms::RoomsError;
 /// What part of the list is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct ListRequest {
-    /// The most rooms.
+    /// The most rooms; 0 is no limit.
     pub limit: Option<u64>,
     /// A token of an earlier answer.
     pub since: Option<String>,
@@ -23,6 +23,13 @@ pub struct ListRequest {
     pub filter: Filter,
     /// Only rooms that users of other servers may be in.
     pub is_for_others: bool,
+}
+
+impl ListRequest {
+    /// Returns the most rooms that an answer may have.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.filter(|limit| *limit > 0).map_or(LIMIT_MAX, |limit| limit.min(LIMIT_MAX))
+    }
 }
 
 /// A part of the list, the largest rooms first.
@@ -39,7 +46,7 @@ pub struct RoomList {
 }
 
 /// The most rooms of one answer.
-pub(super) const LIMIT_MAX: u64 = 500;
+const LIMIT_MAX: u64 = 500;
 
 /// A room's place in the list: by its members, then by its id.
 type Place = (Reverse<UInt>, String);
@@ -69,7 +76,7 @@ impl Directory {
         rooms.retain(|room| matches(room, &request.filter));
         rooms.sort_by_cached_key(|room| place(room));
         let total = UInt::try_from(rooms.len()).unwrap_or(UInt::MAX);
-        let limit = usize::try_from(request.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX)).unwrap_or(usize::MAX);
+        let limit = usize::try_from(request.limit()).unwrap_or(usize::MAX);
         let range = match request.since.as_deref().and_then(parse_token) {
             Some(Since::Before(pivot)) => {
                 let end = rooms.partition_point(|room| place(room) < pivot);

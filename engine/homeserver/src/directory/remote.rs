@@ -9,7 +9,7 @@ use ruma::{
     api::federation::{directory::get_public_rooms_filtered, query::get_room_information},
 };
 
-use super::{DirectoryError, ListRequest, RoomList, RoomOfAlias, SERVERS_MAX, alias::named, list::LIMIT_MAX};
+use super::{DirectoryError, ListRequest, RoomList, RoomOfAlias, SERVERS_MAX, alias::named};
 use crate::{
     federation::{FederationError, SendOptions},
     homeserver::Homeserver,
@@ -51,7 +51,7 @@ impl Homeserver {
             return self.directory.list(&request).await;
         }
         let mut asked = get_public_rooms_filtered::v1::Request::new();
-        let limit = request.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
+        let limit = request.limit();
         asked.limit = ruma::UInt::new(limit);
         asked.since = request.since;
         asked.filter = request.filter;
