@@ -303,6 +303,9 @@ settings! {
         verify_certificates: bool = true;
         /// Whether servers at private and loopback addresses are talked to. Leave it off on the public network.
         allow_private_addresses: bool = false;
+        /// Servers that are asked for the keys of servers that do not answer, in this order; `matrix.org` knows many. They could make such
+        /// keys up.
+        notaries: Vec<Written<ServerName>> = Vec::new();
         /// Public keys in base64 that nothing is accepted from, as their private halves are known to the world.
         denied_verify_keys: Vec<String> = vec!["l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og".into()];
         /// Seconds for which a server is left alone that does not answer. Doubled each time, and over as soon as it shows a sign of life.

@@ -52,7 +52,8 @@ pub(super) fn open(
 /// Returns whose keys are believed. The configuration's check has made sure that the denied ones are keys.
 pub(super) fn key_store_config(config: &Federation) -> KeyStoreConfig {
     let key = |text: &String| VerifyKey::from_bytes(&decode_base64(text)?.try_into().ok()?).ok();
-    KeyStoreConfig { notaries: Vec::new(), denied_keys: config.denied_verify_keys.iter().filter_map(key).collect() }
+    let notaries = config.notaries.iter().map(|notary| notary.0.clone()).collect();
+    KeyStoreConfig { notaries, denied_keys: config.denied_verify_keys.iter().filter_map(key).collect() }
 }
 
 /// Returns which servers there is something to do with.
