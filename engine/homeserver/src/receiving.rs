@@ -224,10 +224,11 @@ impl Homeserver {
         // What is sent into a room that is being joined comes after the join.
         self.wait_for_join(room_id).await;
         let rules = self.rooms.rules(room_id).await;
+        let is_resident = matches!(self.rooms.is_resident(room_id).await, Ok(true));
         let mut pdus = Vec::with_capacity(sent.len());
         for pdu in sent {
             // Nothing else of a room concerns who is not in it.
-            let is_withdrawal = pdus.is_empty() && self.takes_withdrawal(origin, room_id, &pdu).await;
+            let is_withdrawal = !is_resident && self.takes_withdrawal(origin, room_id, &pdu).await;
             if !is_withdrawal && rules.is_ok() {
                 pdus.push(pdu);
             }

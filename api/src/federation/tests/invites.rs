@@ -88,6 +88,33 @@ async fn an_invite_that_is_withdrawn_is_gone() {
 }
 
 #[tokio::test]
+async fn an_invite_is_withdrawn_behind_other_events_of_a_room_that_was_left() {
+    let world = World::default();
+    let (a, b) = (world.server("a.org").await, world.server("b.org").await);
+    let (alice, bob, dave) = (a.user("alice").await, b.user("bob").await, b.user("dave").await);
+    let room_id = a.room(&alice, RoomVersion::V11, Preset::PublicChat).await;
+    let server = &b.app.homeserver;
+    server.join(&dave, &room_id, std::slice::from_ref(&a.name), object("{}")).await.unwrap();
+    server.leave(&dave, &room_id, object("{}")).await.unwrap();
+    a.sees(&room_id, &dave, Membership::Leave).await;
+    a.app.homeserver.invite(&alice, &room_id, &bob, object("{}")).await.unwrap();
+    assert!(b.sync(&bob, None).await.0.invited.contains_key(&room_id));
+    world.cut(&b, true);
+    a.set(&room_id, &alice, "m.room.topic", r#"{"topic":"new"}"#).await;
+    a.member(&room_id, &alice, &bob, Membership::Leave).await;
+    let log = ravel_store::log::EventLog::open(a.app.store.clone()).await.unwrap();
+    let mut pdus = Vec::new();
+    for (event_type, state_key) in [("m.room.topic", ""), ("m.room.member", bob.as_str())] {
+        let event = a.app.rooms.state_event(&room_id, &alice, event_type, state_key).await.unwrap();
+        let logged = log.logged_event(&room_id, &event.event_id).await.unwrap().unwrap();
+        pdus.push(RawValue::from_string(String::from_utf8(logged.json.unwrap().to_vec()).unwrap()).unwrap());
+    }
+    world.cut(&b, false);
+    server.receive_transaction(&a.name, "1", pdus, Vec::new()).await.unwrap();
+    assert!(b.sync(&bob, None).await.0.invited.is_empty());
+}
+
+#[tokio::test]
 async fn sc_090_an_invite_of_a_dead_server_is_turned_down() {
     let world = World::default();
     let store = ravel_store::MemoryStore::new();
