@@ -50,20 +50,20 @@ impl Room {
 
     /// Sets the state after an event that was restored, as it was stored. Returns whether it is that state: the one before with the
     /// event in it, or the same if the event changes none.
-    pub fn restore_state_after(&mut self, event_id: &EventId, state: StateMap) -> bool {
+    pub fn restore_state_after(&mut self, event_id: &EventId, state: &StateMap) -> bool {
         let Some(index) = self.graph.index_of(event_id) else { return false };
         let position = self.position(index);
         let Some(states) = &position.states else { return false };
         let key = self.graph.key(index).filter(|_| position.outcome != Outcome::Rejected);
         let (mut holds_its_key, mut differs_elsewhere) = (key.is_none(), false);
-        conflicts(&self.graph, &[&states.before, &state], &mut |differing, held| {
+        conflicts(&self.graph, &[&states.before, state], &mut |differing, held| {
             if Some(differing) == key && held.last() == Some(&Some(index)) {
                 holds_its_key = true;
             } else {
                 differs_elsewhere = true;
             }
         });
-        let states = self.states_around(self.prev_events(index), &states.before, &state);
+        let states = self.states_around(self.prev_events(index), &states.before, state);
         if let Some(position) = self.positions.get_mut(index.as_usize()) {
             position.states = Some(states);
         }

@@ -301,7 +301,7 @@ fn restore(room: &TestRoom) -> Room {
     for pdu in &room.pdus {
         let (id, room) = (pdu.event_id(), &room.room);
         restored.restore_event(pdu, stored_position(room, id)).unwrap();
-        assert!(restored.restore_state_after(id, room.state_after(id).unwrap().map().clone()));
+        assert!(restored.restore_state_after(id, room.state_after(id).unwrap().map()));
     }
     restored.restore_current_state(room.room.current_state().map().clone(), 1_000, 0);
     restored
@@ -336,7 +336,7 @@ fn a_stored_state_after_an_event_is_the_one_before_with_the_event_in_it() {
             restored.restore_event(pdu, stored_position(&room.room, id)).unwrap();
             let is_wrong = *id == room.names.id(name);
             let after = if is_wrong { wrong.clone() } else { room.room.state_after(id).unwrap().map().clone() };
-            told.push(restored.restore_state_after(id, after) == is_wrong);
+            told.push(restored.restore_state_after(id, &after) == is_wrong);
         }
         assert!(told.iter().all(|wrongly| !wrongly), "{name}: {told:?}");
     }

@@ -130,9 +130,9 @@ impl Order {
         // What comes last begins a run, so that those before it are full.
         let mut next = run.split_off(if place == run.len() { place } else { place.max(RUN_MAX / 2) });
         if place == run.len() {
-            next.insert(0, number)
+            next.insert(0, number);
         } else {
-            run.insert(place, number)
+            run.insert(place, number);
         }
         if let Some(first) = next.first() {
             self.runs.insert(position_of(depths, *first), next);

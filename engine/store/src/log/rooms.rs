@@ -456,7 +456,7 @@ impl EventLog {
         }
         if let Some(root) = after {
             let state_after = self.load_state(room, number, root, cache).await?;
-            if !room.restore_state_after(stored.event_id(), state_after) {
+            if !room.restore_state_after(stored.event_id(), &state_after) {
                 return Err(bad("another state after the event"));
             }
         }

@@ -297,7 +297,7 @@ fn a_late_room_is_restored() {
             Some((arrival, in_given_state)) if arrival != Arrival::History => {
                 let position = placed(id, arrival, in_given_state);
                 restored.restore_event(pdu_of(id), position).unwrap();
-                assert!(restored.restore_state_after(id, late.state_after(id).unwrap().map().clone()));
+                assert!(restored.restore_state_after(id, late.state_after(id).unwrap().map()));
             }
             _ => restored.restore_event(pdu_of(id), outlier(*outcome)).unwrap(),
         }
@@ -305,7 +305,7 @@ fn a_late_room_is_restored() {
     let topic = room.names.id("T");
     let position = placed(&topic, Arrival::History, true);
     restored.restore_place(room.pdu("T"), position.clone()).unwrap();
-    assert!(restored.restore_state_after(&topic, late.state_after(&topic).unwrap().map().clone()));
+    assert!(restored.restore_state_after(&topic, late.state_after(&topic).unwrap().map()));
     assert!(matches!(restored.restore_place(room.pdu("T"), position), Err(RoomError::NoOutlier(id)) if id == topic));
     restored.restore_current_state(late.current_state().map().clone(), 1_000, 0);
     assert_eq!(restored.history_fingerprint(), late.history_fingerprint());

@@ -104,7 +104,7 @@ fn restore(room: &TestRoom, without_states: &[&str], skeletons: &[&str]) -> Room
             restored.restore_event(pdu, position).unwrap();
         }
         let after = room.room.state_after(id).unwrap().map().clone();
-        assert_eq!(restored.restore_state_after(id, after), !without);
+        assert_eq!(restored.restore_state_after(id, &after), !without);
     }
     restored.restore_current_state(room.room.current_state().map().clone(), 1_000, 1);
     restored
