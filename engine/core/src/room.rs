@@ -399,10 +399,10 @@ impl Room {
         self.prev_edges.get(self.position(index).prev_events)
     }
 
-    /// Returns the states around an event: those of one of its prev events, if they are the same.
+    /// Returns the states around an event: those of one of its prev events, if they are the very same.
     fn states_around(&self, prev_events: &[EventIndex], before: &StateMap, after: &StateMap) -> Arc<States> {
         let mut near = prev_events.iter().filter_map(|prev| self.position(*prev).states.as_ref());
-        let same = near.find(|states| states.before.is_same(before) && states.after.is_same(after));
+        let same = near.find(|states| states.before.is_one(before) && states.after.is_one(after));
         same.cloned().unwrap_or_else(|| Arc::new(States { before: before.clone(), after: after.clone() }))
     }
 

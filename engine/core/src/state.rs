@@ -117,6 +117,11 @@ impl StateMap {
         self.root.is_same(&other.root)
     }
 
+    /// Whether both are one: not only the same, but also stored under the same number.
+    pub(crate) fn is_one(&self, other: &Self) -> bool {
+        self.root.is_same_node(&other.root)
+    }
+
     /// Returns the event that holds a key. O(log n).
     pub fn get(&self, graph: &EventGraph, key: KeyIndex) -> Option<EventIndex> {
         self.root.get(graph, key)

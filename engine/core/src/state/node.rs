@@ -241,7 +241,8 @@ impl Slot {
         self.is_same_node(other) || known_same()
     }
 
-    fn is_same_node(&self, other: &Self) -> bool {
+    /// Whether both are the same node, with the same number.
+    pub(super) fn is_same_node(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Empty, Self::Empty) => true,
             (Self::Stored(a), Self::Stored(b)) => a == b,
