@@ -168,7 +168,7 @@ impl From<ResidentError> for MatrixError {
             | ResidentError::ServerDenied
             | ResidentError::NoConditionMet
             | ResidentError::AlreadyJoined
-            | ResidentError::InviteNotAllowed
+            | ResidentError::Banned
             | ResidentError::TooManyInvites
             | ResidentError::Unsigned
             | ResidentError::Signature(_) => Self::forbidden(text),

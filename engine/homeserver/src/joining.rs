@@ -60,8 +60,8 @@ pub enum ResidentError {
     TooManyInvites,
     #[error("the user is in the room")]
     AlreadyJoined,
-    #[error("the room does not allow the invite")]
-    InviteNotAllowed,
+    #[error("the user is banned from the room")]
+    Banned,
     #[error("the create event of the room is missing")]
     NoCreateEvent,
     #[error("the event is not signed")]

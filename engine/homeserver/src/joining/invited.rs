@@ -7,7 +7,6 @@ use ravel_core::{
     event::{Event, Membership, event_type},
     id::{RoomId, ServerName, UserId},
     pdu::{ParsedPdu, VerifiedPdu},
-    room::Outcome,
     room_version::{RoomVersion, RoomVersionRules},
 };
 use serde::Deserialize;
@@ -16,7 +15,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{ResidentError, submitted::check_names};
 use crate::{
     homeserver::Homeserver,
-    rooms::{Incoming, Outside, OutsideMembership, Received},
+    rooms::{Incoming, Outside, OutsideMembership},
 };
 
 /// The most events about a room that are kept with an invite to it.
@@ -68,18 +67,18 @@ impl Homeserver {
             self.check_state(room_id, rules, state).await?;
         }
         check_create(room_id, rules, state, is_resident)?;
-        if is_resident && self.rooms.membership(room_id, &user).await? == Some(Membership::Join) {
-            return Err(ResidentError::AlreadyJoined);
+        if is_resident {
+            // Whether its sender may invite is found out when the room judges it, here as at all others.
+            match self.rooms.membership(room_id, &user).await? {
+                Some(Membership::Join) => return Err(ResidentError::AlreadyJoined),
+                Some(Membership::Ban) => return Err(ResidentError::Banned),
+                _ => {}
+            }
         }
         let signed = self.signed_too(&invite, rules)?;
         if is_resident {
             // It comes again in a transaction; if something is missing that it builds on, that is asked for then.
-            let received = self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
-            if let [Received::Judged(outcome) | Received::Known(outcome)] = &*received
-                && *outcome != Outcome::Accepted
-            {
-                return Err(ResidentError::InviteNotAllowed);
-            }
+            self.rooms.receive(room_id, vec![Incoming::new(signed.clone())]).await?;
         } else {
             if self.rooms.invites_from_outside(&user) >= INVITES_MAX {
                 return Err(ResidentError::TooManyInvites);
