@@ -66,3 +66,21 @@ pub(super) fn pauses(config: &Federation) -> Pauses {
     let ms = |seconds| i64::from(seconds) * 1000;
     Pauses { min_ms: ms(config.retry_seconds_min), max_ms: ms(config.retry_seconds_max) }
 }
+
+#[cfg(test)]
+mod tests {
+    use ravel_core::id::ServerName;
+
+    use super::key_store_config;
+    use crate::serve::config::{Config, Written};
+
+    #[test]
+    fn whose_keys_are_believed_is_what_is_configured() {
+        let [own, notary] = ["a.org", "notary.org"].map(|name| ServerName::parse(name).unwrap());
+        let mut federation = Config::of(own).federation;
+        let unchanged = key_store_config(&federation);
+        assert_eq!((unchanged.notaries.len(), unchanged.denied_keys.len()), (0, 1));
+        federation.notaries = vec![Written(notary.clone())];
+        assert_eq!(key_store_config(&federation).notaries, [notary]);
+    }
+}
