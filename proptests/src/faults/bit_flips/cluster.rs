@@ -25,7 +25,11 @@ pub(super) fn run(flips: &BitFlips, speaker: &mut Speaker<impl io::Write>) -> io
     cluster.make(&arguments[..if flips.checksums { 2 } else { 1 }], SETTINGS);
     let server = cluster.attend(START_LIMIT).ok_or_else(|| io::Error::other("the server does not start"))?;
     let url = cluster.new_schema(SCHEMA);
+    let next_transaction = || cluster.sql("", NEXT_TRANSACTION).trim().parse::<usize>().map_err(io::Error::other);
+    let first = next_transaction()?;
     let wanted = flips.fill(|| Ok(Arc::new(PostgresStore::open(&url, &PostgresOptions::default())?)))?;
+    // Those of the store only: making a cluster takes hundreds, and what became of them is noted with their rows.
+    let outcomes = first / TRANSACTIONS_PER_BYTE..next_transaction()?.div_ceil(TRANSACTIONS_PER_BYTE);
     let relations = cluster.sql("", RELATIONS);
     if flips.vacuum {
         cluster.sql("", "VACUUM");
@@ -49,7 +53,9 @@ pub(super) fn run(flips: &BitFlips, speaker: &mut Speaker<impl io::Write>) -> io
         let mut choices = flips.choices(flip);
         let (kind, path) = files.choose(flips.files, &image, &mut choices);
         let mut content = image.0[path].clone();
-        let (byte, bit) = flip_bit(&mut content, &mut choices);
+        let part = if kind == NAMES[OUTCOMES] { outcomes.clone() } else { 0..content.len() };
+        let (byte, bit) = flip_bit(&mut content[part.clone()], &mut choices);
+        let byte = part.start + byte;
         fs::write(cluster.data_folder().join(path), &content)?;
         let outcome = read(&cluster, &url, &wanted, choices.below(4) == 0);
         speaker.kind(kind, outcome == Ok(false));
@@ -136,8 +142,18 @@ struct Files<'a>([(&'static str, Vec<&'a PathBuf>); 7]);
 
 /// Of so many flips, how many are in files of each kind.
 const SHARES: [usize; 7] = [10, 1, 3, 2, 1, 2, 1];
-/// The kind of file that has no checksums.
+const NAMES: [&str; 7] = [
+    "tables",
+    "maps of free space and visibility",
+    "catalog",
+    "write-ahead log",
+    "control",
+    "outcomes of transactions",
+    "others",
+];
+/// The kind of file that has no checksums. All transactions of a campaign are in one file.
 const OUTCOMES: usize = 5;
+const TRANSACTIONS_PER_BYTE: usize = 4;
 
 impl<'a> Files<'a> {
     /// `relations` are the main files of the store's tables and of what belongs to them, one a line.
@@ -163,9 +179,7 @@ impl<'a> Files<'a> {
                 6
             }
         };
-        let maps = "maps of free space and visibility";
-        let names = ["tables", maps, "catalog", "write-ahead log", "control", "outcomes of transactions", "others"];
-        let mut files = Self(names.map(|name| (name, Vec::new())));
+        let mut files = Self(NAMES.map(|name| (name, Vec::new())));
         // Of other databases nothing is read.
         let elsewhere = |path: &Path| path.starts_with("base") && !path.starts_with(database);
         for (path, content) in &image.0 {
@@ -210,6 +224,7 @@ impl<'a> Files<'a> {
 const SETTINGS: &str = "shared_buffers = 1MB\nmax_connections = 20\nautovacuum = off\ncheckpoint_timeout = 1h\n\
                         min_wal_size = 2MB\nmax_wal_size = 4MB\nmax_parallel_workers = 0\n";
 const SCHEMA: &str = "ravel";
+const NEXT_TRANSACTION: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
 /// The tables of the schema with their indexes, then what they have of large values, with the indexes of that.
 const RELATIONS: &str = "WITH large AS (SELECT reltoastrelid AS oid FROM pg_class
                              WHERE relnamespace = 'ravel'::regnamespace AND reltoastrelid <> 0)
