@@ -8,12 +8,14 @@ use crate::log::Collected;
 /// A room of many members whose branches are merged again and again: each merge leaves current states behind that no event has.
 pub(super) fn branching_room(room_id: &str, rounds: usize) -> TestRoom {
     let mut room = TestRoom::new(room_id);
+    // Rooms are made by users of the server that their ids name.
+    let creator = &format!("@a:{}", room_id.split_once(':').unwrap().1);
     let join = r#"{"membership":"join"}"#;
-    let mut last = room.event("@a:a", "m.room.create", Some(""), r#"{"room_version":"11"}"#, &[]);
-    last = room.event("@a:a", "m.room.member", Some("@a:a"), join, &[&last]);
-    let levels = r#"{"users":{"@a:a":100},"events":{"m.room.topic":0}}"#;
-    last = room.event("@a:a", "m.room.power_levels", Some(""), levels, &[&last]);
-    last = room.event("@a:a", "m.room.join_rules", Some(""), r#"{"join_rule":"public"}"#, &[&last]);
+    let mut last = room.event(creator, "m.room.create", Some(""), r#"{"room_version":"11"}"#, &[]);
+    last = room.event(creator, "m.room.member", Some(creator), join, &[&last]);
+    let levels = format!(r#"{{"users":{{"{creator}":100}},"events":{{"m.room.topic":0}}}}"#);
+    last = room.event(creator, "m.room.power_levels", Some(""), &levels, &[&last]);
+    last = room.event(creator, "m.room.join_rules", Some(""), r#"{"join_rule":"public"}"#, &[&last]);
     for number in 0..70 {
         let user = format!("@m{number}:b");
         last = room.event(&user, "m.room.member", Some(&user), join, &[&last]);
@@ -21,19 +23,19 @@ pub(super) fn branching_room(room_id: &str, rounds: usize) -> TestRoom {
     for round in 0..rounds {
         let user = format!("@m{}:b", round % 70);
         let topic = |side: &str| format!(r#"{{"topic":"{side} of {round}"}}"#);
-        let left = room.event("@a:a", "m.room.topic", Some(""), &topic("left"), &[&last]);
+        let left = room.event(creator, "m.room.topic", Some(""), &topic("left"), &[&last]);
         let right = room.event(&user, "m.room.topic", Some(""), &topic("right"), &[&last]);
-        let ban = room.event("@a:a", "m.room.member", Some(&user), r#"{"membership":"ban"}"#, &[&left]);
+        let ban = room.event(creator, "m.room.member", Some(&user), r#"{"membership":"ban"}"#, &[&left]);
         // Soft-failed: the ban is in the current state.
         let name = format!(r#"{{"membership":"join","displayname":"{round}"}}"#);
         room.event(&user, "m.room.member", Some(&user), &name, &[&right]);
         // Rejected.
         room.event("@x:x", "m.room.topic", Some(""), &topic("outside"), &[&ban]);
-        let third = room.event("@a:a", "m.room.name", Some(""), &format!(r#"{{"name":"{round}"}}"#), &[&right]);
-        last = room.event("@a:a", "m.room.message", None, r#"{"body":"merge"}"#, &[&ban, &third]);
+        let third = room.event(creator, "m.room.name", Some(""), &format!(r#"{{"name":"{round}"}}"#), &[&right]);
+        last = room.event(creator, "m.room.message", None, r#"{"body":"merge"}"#, &[&ban, &third]);
         if round % 3 == 0 {
             let redaction = format!(r#"{{"redacts":"{}"}}"#, third.as_str());
-            last = room.event("@a:a", "m.room.redaction", None, &redaction, &[&last]);
+            last = room.event(creator, "m.room.redaction", None, &redaction, &[&last]);
         }
     }
     room

@@ -1,5 +1,7 @@
 //! Purging history and whole rooms.
 
+mod neighbors;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ravel_core::room::Remains;
