@@ -1,5 +1,7 @@
 //! A whole server.
 
+mod neighbors;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, header::AUTHORIZATION};
