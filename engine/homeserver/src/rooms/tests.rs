@@ -5,6 +5,7 @@ mod entering;
 mod kept_members;
 mod open_rooms;
 mod transactions;
+mod turns;
 
 use std::{
     collections::BTreeMap,
