@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::serve::{
     App,
     error::{MatrixError, MatrixResult},
-    typed::{Routes, Ruma},
+    typed::{Path, Routes, Ruma},
 };
 
 pub(super) fn routes() -> Router<App> {

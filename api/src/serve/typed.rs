@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, RawPathParams, Request},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request},
     handler::Handler,
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
@@ -115,19 +115,51 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, MatrixError> {
         let (head, body) = request.into_parts();
+        Self::parse(&read_body(&head, body, app).await?)
+    }
+}
+
+/// None, of requests without body.
+impl<T: DeserializeOwned> OptionalFromRequest<App> for JsonBody<T> {
+    type Rejection = MatrixError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Option<Self>, MatrixError> {
+        let (head, body) = request.into_parts();
         let body = read_body(&head, body, app).await?;
-        let text = std::str::from_utf8(&body).map_err(|_| MatrixError::not_json())?;
+        if body.is_empty() { Ok(None) } else { Self::parse(&body).map(Some) }
+    }
+}
+
+impl<T: DeserializeOwned> JsonBody<T> {
+    fn parse(body: &[u8]) -> Result<Self, MatrixError> {
+        let text = std::str::from_utf8(body).map_err(|_| MatrixError::not_json())?;
         serde_json::from_str(text).map(Self).map_err(|error| {
-            if is_json(&body) { MatrixError::bad_json(error.to_string()) } else { MatrixError::not_json() }
+            if is_json(body) { MatrixError::bad_json(error.to_string()) } else { MatrixError::not_json() }
         })
+    }
+}
+
+/// What the path has at its placeholders.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = MatrixError;
+
+    async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Self, MatrixError> {
+        let read = axum::extract::Path::from_request_parts(head, app).await;
+        read.map(|axum::extract::Path(arguments)| Self(arguments)).map_err(|_| not_utf8())
     }
 }
 
 /// Returns what the path has at its placeholders, decoded, in order.
 async fn path_arguments(head: &mut Parts, app: &App) -> Result<Vec<String>, MatrixError> {
-    let invalid = |_| MatrixError::invalid_param("the path is not UTF-8");
-    let parameters = RawPathParams::from_request_parts(head, app).await.map_err(invalid)?;
+    let parameters = RawPathParams::from_request_parts(head, app).await.map_err(|_| not_utf8())?;
     Ok(parameters.iter().map(|(_, value)| value.to_owned()).collect())
+}
+
+fn not_utf8() -> MatrixError {
+    MatrixError::invalid_param("the path is not UTF-8")
 }
 
 async fn read_body(head: &Parts, body: Body, app: &App) -> Result<Bytes, MatrixError> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     routing::get,
 };
 use ravel_core::{
@@ -27,7 +27,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::Routes,
+        typed::{Path, Routes},
     },
 };
 

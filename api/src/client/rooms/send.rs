@@ -2,7 +2,7 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::State,
     routing::{post, put},
 };
 use http::StatusCode;
@@ -24,7 +24,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{Routes, Ruma, RumaResponse},
+        typed::{Path, Routes, Ruma, RumaResponse},
     },
 };
 

@@ -1,10 +1,6 @@
 //! Replacing rooms by those of another version.
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::post,
-};
+use axum::{Json, Router, extract::State, routing::post};
 use ravel_core::{
     id::{RoomId, UserId},
     room_version::RoomVersion,
@@ -19,7 +15,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{JsonBody, Routes},
+        typed::{JsonBody, Path, Routes},
     },
 };
 

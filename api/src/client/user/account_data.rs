@@ -2,7 +2,7 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::State,
     routing::{get, put},
 };
 use http::StatusCode;
@@ -17,7 +17,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{JsonBody, Routes},
+        typed::{JsonBody, Path, Routes},
     },
 };
 

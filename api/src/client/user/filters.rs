@@ -2,7 +2,7 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::State,
     routing::{get, post},
 };
 use http::StatusCode;
@@ -16,7 +16,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{JsonBody, Routes},
+        typed::{JsonBody, Path, Routes},
     },
 };
 

@@ -1,17 +1,17 @@
 //! Tokens by which users prove to others who they are.
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::post,
-};
+use axum::{Json, Router, extract::State, routing::post};
 use ravel_homeserver::open_id::OPEN_ID_SECONDS;
 use serde_json::{Value, json};
 
 use super::own;
 use crate::{
     client::Authenticated,
-    serve::{App, error::MatrixResult, typed::Routes},
+    serve::{
+        App,
+        error::MatrixResult,
+        typed::{Path, Routes},
+    },
 };
 
 pub(super) fn routes() -> Router<App> {

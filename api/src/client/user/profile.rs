@@ -1,10 +1,6 @@
 //! Profiles.
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::{Json, Router, extract::State, routing::get};
 use ravel_core::id::UserId;
 use ravel_homeserver::{accounts::Role, federation::FederationError, profiles::ProfileError};
 use ruma::api::error::ErrorKind;
@@ -16,7 +12,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{JsonBody, Routes},
+        typed::{JsonBody, Path, Routes},
     },
 };
 
