@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::put,
-};
+use axum::{Json, Router, extract::State, routing::put};
 use http::StatusCode;
 use ravel_core::id::UserId;
 use ravel_homeserver::to_device::{Messages, ToDeviceError, ToDeviceMessage, message_id};
@@ -19,7 +15,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{JsonBody, Routes},
+        typed::{JsonBody, Path, Routes},
     },
 };
 
@@ -55,6 +51,7 @@ impl From<ToDeviceError> for MatrixError {
         match error {
             ToDeviceError::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::TooLarge, error.to_string()),
             ToDeviceError::InvalidName => Self::invalid_param(error.to_string()),
+            ToDeviceError::InvalidContent | ToDeviceError::NotCanonical(_) => Self::bad_json(error.to_string()),
             error => Self::log_internal(&error),
         }
     }

@@ -10,6 +10,7 @@ mod server;
 mod directory;
 mod keys;
 mod member;
+mod outbound;
 mod policy;
 mod receiving;
 mod redactions;

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, watch};
 
 use self::{changes::Changes, presence::Presences, typing::Typing};
 pub use self::{
-    presence::{Presence, PresenceState},
+    presence::{Presence, PresenceState, STATUS_BYTES_MAX},
     receipts::{Receipt, ReceiptKind, THREADS_MAX},
     typing::TYPING_MS_MAX,
 };

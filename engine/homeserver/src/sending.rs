@@ -75,20 +75,27 @@ impl Homeserver {
         }
     }
 
-    /// Sends an EDU to another server, also if this one is stopped before.
+    /// Sends EDUs to other servers, also if this one is stopped before: all of them, or after an error none. Costs one commit.
     ///
     /// # Errors
     ///
     /// When the log can't be written.
-    pub(crate) async fn send_edu_for_sure(&self, server: ServerName, edu: Edu) -> Result<(), ToDeviceError> {
-        if !self.client.allows(&server) {
+    pub(crate) async fn send_edus_for_sure(&self, mut edus: Vec<(ServerName, Edu)>) -> Result<(), ToDeviceError> {
+        edus.retain(|(server, _)| self.client.allows(server));
+        if edus.is_empty() {
             return Ok(());
         }
-        let fact = told::keep_edu(&server, &random_text(&*self.random, 16), &edu)?;
-        let edu = edu.kept_by(fact.key.clone());
-        self.log.put_facts(&[fact], &[], Durability::Sync).await?;
-        // If nobody takes it any more, it is found at the next start.
-        let _ = self.sending.edus.send(([server].into(), edu)).await;
+        let (mut facts, mut kept) = (Vec::with_capacity(edus.len()), Vec::with_capacity(edus.len()));
+        for (server, edu) in edus {
+            let fact = told::keep_edu(&server, &random_text(&*self.random, 16), &edu)?;
+            kept.push((server, edu.kept_by(fact.key.clone())));
+            facts.push(fact);
+        }
+        self.log.put_facts(&facts, &[], Durability::Sync).await?;
+        for (server, edu) in kept {
+            // If nobody takes it any more, it is found at the next start.
+            let _ = self.sending.edus.send(([server].into(), edu)).await;
+        }
         Ok(())
     }
 

@@ -8,11 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use ravel_core::id::{ServerName, UserId};
+use ravel_core::{
+    canonical_json::{JsonError, JsonMode, parse_object},
+    id::{ServerName, UserId},
+};
 use ravel_store::{
     Durability,
     log::{EventLog, Fact, LogError, StoredFact},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
 
@@ -34,8 +38,14 @@ use crate::{
 pub enum ToDeviceError {
     #[error("there are more than {MESSAGES_MAX} messages, or one of them is longer than {CONTENT_BYTES_MAX} bytes")]
     TooLarge,
-    #[error("the type or the message id is empty or longer than {NAME_BYTES_MAX} bytes")]
+    #[error("the type, the message id, a user id or a device id is empty or longer than {NAME_BYTES_MAX} bytes")]
     InvalidName,
+    #[error(
+        "a content is no JSON object, is nested deeper than {CONTENT_DEPTH_MAX} levels, or has a number out of any range"
+    )]
+    InvalidContent,
+    #[error("a content can't be sent: {0}")]
+    NotCanonical(#[from] JsonError),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -74,6 +84,18 @@ pub struct ToDeviceMessage {
     pub messages: Messages,
 }
 
+/// The content of `m.direct_to_device`.
+///
+/// Source: server-server API, "Send-to-device messaging".
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DirectToDevice {
+    pub(crate) sender: String,
+    #[serde(rename = "type")]
+    pub(crate) event_type: String,
+    pub(crate) message_id: String,
+    pub(crate) messages: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
+}
+
 /// The messages that wait for devices of this server.
 pub struct ToDevice {
     log: Arc<EventLog>,
@@ -94,7 +116,10 @@ pub const WAITING_MAX: usize = 1_000;
 /// The longest content, in bytes.
 pub const CONTENT_BYTES_MAX: usize = 65_536;
 
-/// The longest type and the longest message id, in bytes.
+/// How deep a content may be nested. Inside of what it is sent or kept in, it is still less deep than what many JSON parsers read.
+pub const CONTENT_DEPTH_MAX: usize = 100;
+
+/// The longest type, message id, user id and device id, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
 /// How many messages are remembered as taken, and for how long.
@@ -151,6 +176,7 @@ impl ToDevice {
                 continue;
             }
             let name = random_text(&*self.random, NAME_BYTES);
+            let content: Value = serde_json::from_str(content.get())?;
             let event = json!({ "type": message.event_type, "sender": message.sender.as_str(), "content": content });
             let fact_key = key(&[user_id.localpart(), device, &name]);
             facts.push(Fact { kind: TO_DEVICE, key: fact_key, value: Some(encode_json(&event)?) });
@@ -210,19 +236,43 @@ fn device_key(user_id: &UserId, device_id: &str) -> Bytes {
 }
 
 impl ToDeviceMessage {
-    /// Checks its bounds.
+    /// Checks its bounds, and that each content is a JSON object which can be read wherever it is sent or kept.
     ///
     /// # Errors
     ///
-    /// `TooLarge`, `InvalidName`
+    /// `TooLarge`, `InvalidName`, `InvalidContent`
     pub fn check(&self) -> Result<(), ToDeviceError> {
-        if [&self.event_type, &self.message_id].iter().any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        let device_ids = self.messages.values().flat_map(BTreeMap::keys).map(String::as_str);
+        let user_ids = self.messages.keys().map(UserId::as_str);
+        let mut names = [&*self.event_type, &*self.message_id].into_iter().chain(user_ids).chain(device_ids);
+        if names.any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
             return Err(ToDeviceError::InvalidName);
         }
-        let mut contents = self.messages.values().flat_map(BTreeMap::values);
         let count: usize = self.messages.values().map(BTreeMap::len).sum();
-        let is_too_large = count > MESSAGES_MAX || contents.any(|content| content.get().len() > CONTENT_BYTES_MAX);
-        if is_too_large { Err(ToDeviceError::TooLarge) } else { Ok(()) }
+        if count > MESSAGES_MAX || self.contents().any(|content| content.get().len() > CONTENT_BYTES_MAX) {
+            return Err(ToDeviceError::TooLarge);
+        }
+        if self.contents().all(is_readable) { Ok(()) } else { Err(ToDeviceError::InvalidContent) }
+    }
+
+    fn contents(&self) -> impl Iterator<Item = &RawValue> {
+        self.messages.values().flat_map(BTreeMap::values).map(|content| &**content)
+    }
+}
+
+/// Whether a content is a JSON object of some depth at most.
+fn is_readable(content: &RawValue) -> bool {
+    let content: Result<Map<String, Value>, _> = serde_json::from_str(content.get());
+    content.is_ok_and(|content| is_within(&content.into(), CONTENT_DEPTH_MAX))
+}
+
+/// Whether a value is nested no deeper than so many levels.
+fn is_within(value: &Value, levels: usize) -> bool {
+    match (value, levels.checked_sub(1)) {
+        (Value::Array(values), Some(levels)) => values.iter().all(|value| is_within(value, levels)),
+        (Value::Object(fields), Some(levels)) => fields.values().all(|value| is_within(value, levels)),
+        (Value::Array(_) | Value::Object(_), None) => false,
+        (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_), _) => true,
     }
 }
 
@@ -230,34 +280,44 @@ impl Homeserver {
     /// Sends a message of a user of this server to devices, of this server and of others. When this returns, it is kept until they, or their
     /// servers, have got it.
     ///
+    /// The contents have to be what can be signed, as they go to other servers in transactions (appendices, "Canonical JSON"). If one is
+    /// not, nothing is sent.
+    ///
     /// # Errors
     ///
     /// [`ToDeviceError`]
     pub async fn send_to_devices(&self, message: ToDeviceMessage) -> Result<(), ToDeviceError> {
         message.check()?;
-        let mut of_servers: BTreeMap<&str, Messages> = BTreeMap::new();
+        for content in message.contents() {
+            parse_object(content.get().as_bytes(), JsonMode::Strict)?;
+        }
+        let (mut ours, mut of_servers) = (Messages::new(), BTreeMap::<ServerName, Messages>::new());
         for (user_id, contents) in &message.messages {
-            of_servers.entry(user_id.server_name()).or_default().insert(user_id.clone(), contents.clone());
+            let messages = match user_id.server_name() {
+                name if name == self.server_name.as_str() => &mut ours,
+                name => {
+                    let server = ServerName::parse(name).map_err(|_| ToDeviceError::InvalidName)?;
+                    of_servers.entry(server).or_default()
+                }
+            };
+            messages.insert(user_id.clone(), contents.clone());
         }
-        for (name, messages) in of_servers {
-            let Ok(server) = ServerName::parse(name) else { continue };
-            if server == self.server_name {
-                self.to_device.keep(&ToDeviceMessage { messages, ..message.clone() }).await?;
-                continue;
-            }
+        let mut edus = Vec::new();
+        for (server, messages) in of_servers {
             for (number, messages) in in_parts(messages).into_iter().enumerate() {
-                let messages: BTreeMap<&str, _> =
-                    messages.iter().map(|(user_id, contents)| (user_id.as_str(), contents)).collect();
-                let content = json!({
-                    "sender": message.sender.as_str(),
-                    "type": message.event_type,
-                    "message_id": format!("{}.{number}", message.message_id),
-                    "messages": messages,
-                });
-                self.send_edu_for_sure(server.clone(), Edu::new("m.direct_to_device", &content, None)?).await?;
+                let content = DirectToDevice {
+                    sender: message.sender.to_string(),
+                    event_type: message.event_type.clone(),
+                    message_id: format!("{}.{number}", message.message_id),
+                    messages: messages.into_iter().map(|(user, contents)| (user.to_string(), contents)).collect(),
+                };
+                edus.push((server.clone(), Edu::new("m.direct_to_device", &content, None)?));
             }
         }
-        Ok(())
+        if !ours.is_empty() {
+            self.to_device.keep(&ToDeviceMessage { messages: ours, ..message }).await?;
+        }
+        self.send_edus_for_sure(edus).await
     }
 }
 

@@ -1,12 +1,8 @@
 //! Typing, receipts, read markers, presence.
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::post,
-};
+use axum::{Json, Router, extract::State, routing::post};
 use ravel_core::{event::Membership, id::RoomId};
-use ravel_homeserver::ephemeral::{EphemeralError, PresenceState, Receipt, ReceiptKind};
+use ravel_homeserver::ephemeral::{EphemeralError, PresenceState, Receipt, ReceiptKind, STATUS_BYTES_MAX};
 use ruma::{
     EventId,
     api::client::{
@@ -24,7 +20,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{Routes, Ruma, RumaResponse},
+        typed::{JsonBody, Path, Routes, Ruma, RumaResponse},
     },
 };
 
@@ -68,12 +64,9 @@ async fn receipt(
     State(app): State<App>,
     sender: Authenticated,
     Path((room, receipt_type, event)): Path<(String, String, String)>,
-    body: axum::body::Bytes,
+    body: Option<JsonBody<ReceiptBody>>,
 ) -> MatrixResult<Json<Value>> {
-    let body = match body.is_empty() {
-        true => ReceiptBody::default(),
-        false => serde_json::from_slice(&body).map_err(|_| MatrixError::not_json())?,
-    };
+    let body = body.map(|JsonBody(body)| body).unwrap_or_default();
     let room_id = parse_room_id(&room)?;
     check_joined(&app, &sender, &room_id).await?;
     let event = <&EventId>::try_from(event.as_str());
@@ -81,8 +74,9 @@ async fn receipt(
     match (&*receipt_type, ReceiptKind::parse(&receipt_type)) {
         (FULLY_READ, _) if body.thread_id.is_none() => fully_read(&app, &sender, &room_id, event).await?,
         (_, Some(kind)) => {
-            let known = |thread: &String| thread == "main" || thread.starts_with('$');
-            if !body.thread_id.as_ref().is_none_or(known) {
+            let is_one =
+                |thread: &String| thread == "main" || EventId::parse(thread).is_ok_and(|id| event_id(&id).is_ok());
+            if !body.thread_id.as_ref().is_none_or(is_one) {
                 return Err(MatrixError::invalid_param("`thread_id` is neither `main` nor an event id"));
             }
             read(&app, &sender, &room_id, kind, event, body.thread_id).await?;
@@ -139,6 +133,9 @@ async fn put_presence(
     check_own(&sender, &request.user_id)?;
     let unknown = || MatrixError::invalid_param("there is no such presence");
     let state = PresenceState::parse(request.presence.as_str()).ok_or_else(unknown)?;
+    if request.status_msg.as_ref().is_some_and(|text| text.len() > STATUS_BYTES_MAX) {
+        return Err(MatrixError::invalid_param("the status message is too long"));
+    }
     app.homeserver.ephemeral.set_presence(&sender.user_id, state, request.request.status_msg);
     Ok(RumaResponse(set_presence::Response::new()))
 }

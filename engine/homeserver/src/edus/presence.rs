@@ -6,9 +6,6 @@ use serde_json::value::RawValue;
 
 use super::{Checks, ENTRIES_MAX, EduRefusal, Parts, Told};
 
-/// The longest status message, in bytes; longer ones are dropped and the rest of the update is taken.
-const STATUS_BYTES_MAX: usize = 1_024;
-
 #[derive(Deserialize)]
 struct Presence<'a> {
     #[serde(borrow)]
@@ -30,9 +27,8 @@ impl Checks<'_> {
     }
 
     async fn presence_update(&mut self, update: &RawValue) -> Result<Told, EduRefusal> {
-        let mut update: PresenceUpdate = serde_json::from_str(update.get())?;
+        let update: PresenceUpdate = serde_json::from_str(update.get())?;
         let user_id = self.neighbor(update.user_id.as_str()).await?;
-        update.status_msg = update.status_msg.filter(|message| message.len() <= STATUS_BYTES_MAX);
         Ok(Told::Presence { user_id, update: Box::new(update) })
     }
 }

@@ -1,22 +1,10 @@
 //! `m.direct_to_device`
 
-use std::collections::BTreeMap;
-
 use ravel_core::id::UserId;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Checks, EduRefusal, Told};
-use crate::to_device::{Messages, ToDeviceMessage};
-
-#[derive(Deserialize)]
-struct DirectToDevice {
-    sender: String,
-    #[serde(rename = "type")]
-    event_type: String,
-    message_id: String,
-    messages: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
-}
+use crate::to_device::{DirectToDevice, Messages, ToDeviceMessage};
 
 impl Checks<'_> {
     /// Takes what is for users of this server.

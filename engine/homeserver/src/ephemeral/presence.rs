@@ -10,8 +10,8 @@ use super::{Ephemeral, EphemeralError, EphemeralQuery, LocalEdu, changes::Change
 /// How many users' presence is kept.
 const PRESENCES_MAX: usize = 100_000;
 
-/// The longest status message, in bytes.
-const STATUS_BYTES_MAX: usize = 1_024;
+/// The longest status message, in bytes. Longer ones are dropped, and the rest of what is said is taken.
+pub const STATUS_BYTES_MAX: usize = 1_024;
 
 /// Whether a user is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod catching_up;
+mod refused;
 mod troubles;
 
 /// A transaction as it came to a server.
@@ -261,7 +262,7 @@ async fn sc_146_a_denied_server_is_told_nothing() {
     world.say(&room_id, "one").await;
     let edu = Edu::new("m.test", &json!({}), None).unwrap();
     world.server.send_edu([server_name("evil")].into(), edu.clone());
-    world.server.send_edu_for_sure(server_name("evil"), edu).await.unwrap();
+    world.server.send_edus_for_sure(vec![(server_name("evil"), edu)]).await.unwrap();
     assert!(world.server.log.facts(OUTGOING_EDU, &[], None, 10).await.unwrap().is_empty());
     world.gets("b", &["one"]).await;
     world.restart().await;

@@ -10,7 +10,7 @@ use ravel_store::{
     Durability,
     log::{EventLog, Fact, LogError},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Edu;
 use crate::{
@@ -69,7 +69,8 @@ impl Told {
 
 /// Returns a fact that keeps an EDU for a server until it is delivered; `name` is to be its own.
 pub(crate) fn keep_edu(server: &ServerName, name: &str, edu: &Edu) -> Result<Fact, RecordError> {
-    let value = json!({ "edu_type": edu.edu_type(), "content": edu.content() });
+    let content: Value = serde_json::from_str(edu.content().get())?;
+    let value = json!({ "edu_type": edu.edu_type(), "content": content });
     Ok(Fact { kind: OUTGOING_EDU, key: key(&[server.as_str(), name]), value: Some(encode_json(&value)?) })
 }
 
