@@ -17,6 +17,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    ops::{Bound, Range},
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -243,45 +244,51 @@ impl SledEngine {
         Ok(u64::from_be_bytes(number))
     }
 
-    /// Returns how many chunks are stored for a key.
-    fn stored_chunks(&self, key: &[u8]) -> Result<u32, ItemError> {
-        Ok(match self.tree.get(key)? {
-            Some(item) => match Stored::parse(key, &item)? {
-                Stored::Whole(_) => 0,
-                Stored::InChunks { len } => chunk_count(len),
-            },
-            None => 0,
-        })
-    }
-
     /// Turns a batch, which has an order and ranges, into one of sled, which has neither.
+    ///
+    /// What is stored already is left out, also where the batch removes it first: for sled, that saves most of what a write costs.
     fn resolve(&self, batch: &Batch) -> Result<sled::Batch, ItemError> {
-        let mut last: BTreeMap<Vec<u8>, Option<&Bytes>> = BTreeMap::new();
+        let mut last: BTreeMap<IVec, Change<'_>> = BTreeMap::new();
         for op in batch.ops() {
             match op {
                 Op::Put { keyspace, key, value } => {
-                    last.insert(item_key(*keyspace, key), Some(value));
+                    last.entry(item_key(*keyspace, key).into()).or_default().value = Some(value);
                 }
                 Op::Delete { keyspace, key } => {
-                    last.insert(item_key(*keyspace, key), None);
+                    last.entry(item_key(*keyspace, key).into()).or_default().value = None;
                 }
                 Op::DeleteRange { range, .. } if range.is_empty() => {}
                 Op::DeleteRange { keyspace, range } => {
-                    let items = item_range(*keyspace, range);
-                    last.range_mut(items.clone()).for_each(|(_, value)| *value = None);
-                    for key in self.tree.range(items).keys() {
-                        last.insert(key?.to_vec(), None);
+                    let Range { start, end } = item_range(*keyspace, range);
+                    let items = (Bound::Included(&*start), Bound::Excluded(&*end));
+                    last.range_mut::<[u8], _>(items).for_each(|(_, change)| change.value = None);
+                    for stored in self.tree.range::<&[u8], _>(items) {
+                        let (key, item) = stored?;
+                        last.entry(key).or_default().stored = Some(item);
                     }
                 }
             }
         }
         let mut resolved = sled::Batch::default();
-        for (key, value) in last {
-            let chunks_before = self.stored_chunks(&key)?;
+        for (key, Change { value, stored }) in last {
+            let stored = match stored {
+                Some(item) => Some(item),
+                None => self.tree.get(&key)?,
+            };
+            let stored = stored.as_ref().map(|item| Stored::parse(&key, item)).transpose()?;
+            if let (Some(value), Some(Stored::Whole(stored))) = (value, &stored)
+                && value == stored
+            {
+                continue;
+            }
+            let chunks_before = match stored {
+                Some(Stored::InChunks { len }) => chunk_count(len),
+                _ => 0,
+            };
             let chunks_now = match value {
                 Some(value) => insert(&mut resolved, &key, value),
                 None => {
-                    resolved.remove(&*key);
+                    resolved.remove(&key);
                     0
                 }
             };
@@ -291,6 +298,15 @@ impl SledEngine {
         }
         Ok(resolved)
     }
+}
+
+/// What becomes of an item.
+#[derive(Default)]
+struct Change<'a> {
+    /// `None` if it is removed.
+    value: Option<&'a Bytes>,
+    /// What is stored, if that was found out when a range was removed.
+    stored: Option<IVec>,
 }
 
 /// Adds a value to a batch of sled and returns its count of chunks.
@@ -478,7 +494,7 @@ fn chunk_count(len: usize) -> u32 {
     len.div_ceil(CHUNK_BYTES_MAX) as u32
 }
 
-fn item_range(keyspace: Keyspace, range: &KeyRange) -> std::ops::Range<Vec<u8>> {
+fn item_range(keyspace: Keyspace, range: &KeyRange) -> Range<Vec<u8>> {
     let end = match &range.end {
         Some(end) => item_key(keyspace, end),
         None => vec![keyspace.byte() + 1],
