@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bincode::{
     Decode, Encode,
     config::{Configuration, Limit, LittleEndian, Varint},
+    enc::write::SizeWriter,
 };
 
 use crate::{BoundedBy, Keyspace, StoreError, VALUE_BYTES_MAX, batch::check};
@@ -33,9 +34,13 @@ pub trait Record: Encode + Decode<()> {
 /// # Errors
 /// `TooLarge` if a value would be; `Encode` if a hand-written `Encode` refuses.
 pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![R::VERSION];
-    bincode::encode_into_std_write(record, &mut bytes, CONFIG)
-        .map_err(|error| StoreError::Encode { keyspace: R::KEYSPACE, source: Arc::new(error) })?;
+    let refused = |error| StoreError::Encode { keyspace: R::KEYSPACE, source: Arc::new(error) };
+    // Counted first, so that the bytes need not move as they grow.
+    let mut size = SizeWriter::default();
+    bincode::encode_into_writer(record, &mut size, CONFIG).map_err(refused)?;
+    let mut bytes = Vec::with_capacity(1 + size.bytes_written + size_of::<u32>());
+    bytes.push(R::VERSION);
+    bincode::encode_into_std_write(record, &mut bytes, CONFIG).map_err(refused)?;
     let checksum = checksum(R::KEYSPACE, &bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     check(BoundedBy::Value, bytes.len(), VALUE_BYTES_MAX)?;
