@@ -251,7 +251,7 @@ impl EventLog {
                 event.guard(&mut batch)?;
                 let sequence = head.take_sequence()?;
                 batch.put(Keyspace::Log, key::sequence(sequence), event.entry.clone());
-                event.projected.put(&mut batch, part.room, sequence, event.outlier)?;
+                event.projected.clone().put(&mut batch, part.room, sequence, event.outlier)?;
             }
             for fact in &part.facts {
                 facts::append(&mut batch, &mut head, fact)?;
@@ -491,6 +491,7 @@ impl Part {
 }
 
 /// What follows from an event, encoded but for its place in the log.
+#[derive(Clone)]
 pub(super) struct Projected {
     /// The event's key in `events`.
     key: Bytes,
@@ -525,26 +526,20 @@ impl Projected {
     }
 
     /// Adds all of it to a batch: that of an entry, and if that gives an outlier its place, the entry by which this came.
-    pub(super) fn put(
-        &self,
-        batch: &mut Batch,
-        room: u32,
-        sequence: u64,
-        outlier: Option<u64>,
-    ) -> Result<(), LogError> {
+    pub(super) fn put(self, batch: &mut Batch, room: u32, sequence: u64, outlier: Option<u64>) -> Result<(), LogError> {
         match outlier {
             // The timeline has each event once.
             Some(outlier) => {
-                let timeline = TimelineRecord { placed: Some(sequence), ..self.timeline.clone() };
+                let timeline = TimelineRecord { placed: Some(sequence), ..self.timeline };
                 batch.put_record(key::timeline(room, outlier), &timeline)?;
             }
             None => {
                 batch.put_record(key::timeline(room, sequence), &self.timeline)?;
-                batch.put_record(self.key.clone(), &EventRecord { sequence })?;
+                batch.put_record(self.key, &EventRecord { sequence })?;
             }
         }
-        for op in &self.others {
-            batch.push(op.clone());
+        for op in self.others {
+            batch.push(op);
         }
         Ok(())
     }
