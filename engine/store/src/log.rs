@@ -329,30 +329,18 @@ impl EventLog {
         Ok(true)
     }
 
-    /// Reads every entry and returns the head that they make up.
+    /// Checks that the stored head is that of the entries, if it is not damaged itself.
     ///
     /// # Errors
     ///
-    /// When an entry is damaged or missing, or the head says that there are more or fewer.
-    async fn check_entries(&self) -> Result<Head, LogError> {
-        // Kept beside the head, too, so that it outlives damage to that.
-        let mut found = Head { standing: seal::recorded_standing(&self.store).await?, ..Head::default() };
-        let mut pages = Pages::from(0);
-        while let Some(entries) = pages.next(self).await? {
-            for (sequence, entry) in entries {
-                if sequence != found.next_sequence {
-                    return Err(LogError::BadEntry { sequence: found.next_sequence, problem: "it is missing" });
-                }
-                found.take_sequence()?;
-                found.count_room_of(&entry)?;
-            }
-        }
+    /// When the head says that there are more entries or fewer.
+    async fn check_head(&self, of_entries: &Head) -> Result<(), LogError> {
         match self.store.get_record::<Head>(key::HEAD).await {
-            Ok(Some(head)) if head.next_sequence == found.next_sequence => Ok(found),
-            Ok(Some(head)) => Err(LogError::BadHead { entries: found.next_sequence, head: head.next_sequence }),
-            Ok(None) if self.is_untouched().await? => Ok(found),
+            Ok(Some(head)) if head.next_sequence == of_entries.next_sequence => Ok(()),
+            Ok(Some(head)) => Err(LogError::BadHead { entries: of_entries.next_sequence, head: head.next_sequence }),
+            Ok(None) if self.is_untouched().await? => Ok(()),
             Ok(None) => Err(LogError::NoHead),
-            Err(StoreError::Corrupt { .. }) => Ok(found),
+            Err(StoreError::Corrupt { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -368,26 +356,28 @@ impl EventLog {
     }
 }
 
-/// The entries of a log in order, page by page.
-struct Pages {
+/// The entries of a log in order. They are read page by page, and decoded one by one.
+struct Entries {
+    page: std::vec::IntoIter<(Bytes, Bytes)>,
     next: Option<Scan>,
 }
 
-impl Pages {
+impl Entries {
     fn from(sequence: u64) -> Self {
-        Self { next: Some(entries_from(sequence).items(LOG_PAGE)) }
+        Self { page: Vec::new().into_iter(), next: Some(entries_from(sequence).items(LOG_PAGE)) }
     }
 
-    /// Returns the next page, `None` after the last.
-    async fn next(&mut self, log: &EventLog) -> Result<Option<Vec<(u64, LogEntry)>>, LogError> {
-        let Some(asked) = self.next.take() else { return Ok(None) };
-        let Page { items, next } = log.store.scan(asked.clone()).await?;
-        self.next = next.map(|cursor| asked.after(&cursor));
-        let entries = items.into_iter();
-        entries
-            .map(|(key, value)| Ok((key::sequence_of(&key)?, codec::decode(&key, &value)?)))
-            .collect::<Result<_, _>>()
-            .map(Some)
+    /// Returns the next entry, `None` after the last.
+    async fn next(&mut self, log: &EventLog) -> Result<Option<(u64, LogEntry)>, LogError> {
+        loop {
+            if let Some((key, value)) = self.page.next() {
+                return Ok(Some((key::sequence_of(&key)?, codec::decode(&key, &value)?)));
+            }
+            let Some(asked) = self.next.take() else { return Ok(None) };
+            let Page { items, next } = log.store.scan(asked.clone()).await?;
+            self.next = next.map(|cursor| asked.after(&cursor));
+            self.page = items.into_iter();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use ravel_core::{
 };
 
 use super::{
-    EventLog, LogError, Pages,
+    Entries, EventLog, LogError,
     collect::{Collected, Collection},
     commit,
     event_facts::EventFactsRecord,
@@ -173,12 +173,10 @@ impl EventLog {
     /// Returns the last purge of each room, by its number, that an entry from a sequence number on decides, as the store has them now.
     pub(super) async fn purges_from(&self, sequence: u64) -> Result<BTreeMap<u32, u64>, LogError> {
         let mut purges = BTreeMap::new();
-        let mut pages = Pages::from(sequence);
-        while let Some(entries) = pages.next(self).await? {
-            for (sequence, entry) in entries {
-                if let LogEntry::HistoryPurged { room, .. } | LogEntry::RoomPurged { room } = entry {
-                    purges.insert(room, sequence);
-                }
+        let mut entries = Entries::from(sequence);
+        while let Some((sequence, entry)) = entries.next(self).await? {
+            if let LogEntry::HistoryPurged { room, .. } | LogEntry::RoomPurged { room } = entry {
+                purges.insert(room, sequence);
             }
         }
         Ok(purges)

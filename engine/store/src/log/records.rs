@@ -225,6 +225,15 @@ impl Head {
         Ok(())
     }
 
+    /// Counts an entry that is read where the next one has to be.
+    pub(super) fn count_read(&mut self, sequence: u64, entry: &LogEntry) -> Result<(), LogError> {
+        if sequence != self.next_sequence {
+            return Err(LogError::BadEntry { sequence: self.next_sequence, problem: "it is missing" });
+        }
+        self.take_sequence()?;
+        self.count_room_of(entry)
+    }
+
     /// Counts the room that an entry opens, or that was opened there before it was purged.
     pub(super) fn count_room_of(&mut self, entry: &LogEntry) -> Result<(), LogError> {
         match entry {

@@ -11,12 +11,12 @@ use ravel_core::{
 };
 
 use super::{
-    BATCH_BYTES, EventLog, Known, LogError, PROJECTIONS, Pages,
+    BATCH_BYTES, Entries, EventLog, Known, LogError, PROJECTIONS,
     append::Projected,
     commit,
     facts::{self, Fact},
     purged_event::PurgedEventRecord,
-    records::{LogEntry, PlaceRecord, ProjectedTo, PurgeRecord, RoomRecord, key},
+    records::{Head, LogEntry, PlaceRecord, ProjectedTo, PurgeRecord, RoomRecord, key},
     seal,
 };
 use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
@@ -25,29 +25,52 @@ use crate::{Batch, Durability, KeyRange, Keyspace, StoreExt};
 /// crate's tests.)
 const EVENTS_MAX: usize = if cfg!(test) { 60 } else { 500_000 };
 
+/// How large the batch grows by which a rebuild drops the old projections. (Small in this crate's tests.)
+const FIRST_BATCH_BYTES: usize = if cfg!(test) { 2 * BATCH_BYTES } else { 32 << 20 };
+
 impl EventLog {
     /// Drops every projection and computes it again from the log; then carries out once more what was purged. Calls `progress` with
     /// the entries done and all entries.
     ///
-    /// Signatures were verified on receipt and are not verified again; every event id is computed again. The log is read once
-    /// before anything is dropped, and a head that is damaged is made anew from it. Killed in between, it goes on when the log is
+    /// Signatures were verified on receipt and are not verified again; every event id is computed again. The log is read to its end
+    /// before anything is dropped, and a head that is damaged is made anew from it. The old projections are dropped in one batch with
+    /// the first of the new ones, so that an engine need not remove what is put again. Killed in between, it goes on when the log is
     /// opened again, and can be run again.
     ///
     /// # Errors
     ///
     /// When the store fails, or the log has an entry that is not usable: then nothing is dropped, unless an event turns out to be
-    /// another than the one that was judged.
-    pub async fn rebuild(&mut self, progress: impl FnMut(u64, u64)) -> Result<(), LogError> {
-        let head = self.check_entries().await?;
+    /// another than the one that was judged, after some tens of thousands. The log is to be opened again then.
+    pub async fn rebuild(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<(), LogError> {
+        // Kept beside the head, too, so that it outlives damage to that.
+        let mut head = Head { standing: seal::recorded_standing(&self.store).await?, ..Head::default() };
+        let standing = seal::standing(&self.store, head.standing).await?;
+        let total = self.len();
+        *self.known() = Known { is_lagging: true, standing, ..Known::default() };
+        let mut replay = Replay::default();
         let mut batch = Batch::new();
         for keyspace in PROJECTIONS {
             batch.delete_range(keyspace, KeyRange::all());
         }
-        batch.put_record(key::HEAD, &head)?.put_record(key::PROJECTED_TO, &ProjectedTo { sequence: 0 })?;
-        commit(&self.store, batch).await?;
-        let standing = seal::standing(&self.store, head.standing).await?;
-        *self.known() = Known { is_lagging: true, standing, ..Known::at(head) };
-        self.catch_up(progress).await
+        let mut entries = Entries::from(0);
+        while batch.size_bytes() < FIRST_BATCH_BYTES
+            && let Some((sequence, entry)) = entries.next(self).await?
+        {
+            head.count_read(sequence, &entry)?;
+            replay.take(sequence, &entry)?.project(self, &mut batch, sequence)?;
+            progress(head.next_sequence, total);
+        }
+        let projected = head.next_sequence;
+        // The rest is to be usable, too.
+        let mut rest = Entries::from(projected);
+        while let Some((sequence, entry)) = rest.next(self).await? {
+            head.count_read(sequence, &entry)?;
+        }
+        self.check_head(&head).await?;
+        batch.put_record(key::HEAD, &head)?;
+        self.known().advance(head);
+        self.commit_projected(&mut batch, projected).await?;
+        self.catch_up_with(replay, entries, progress).await
     }
 
     /// Computes the projections of the entries that they are behind. Calls `progress` with the entries done and all entries.
@@ -57,25 +80,31 @@ impl EventLog {
     /// # Errors
     ///
     /// When the store fails, or the log has an entry that is not usable.
-    pub(super) async fn catch_up(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), LogError> {
+    pub(super) async fn catch_up(&self, progress: impl FnMut(u64, u64)) -> Result<(), LogError> {
         let Some(from) = self.projected_to().await? else { return Ok(()) };
+        self.catch_up_with(Replay::of(self), Entries::from(from), progress).await
+    }
+
+    /// As [`catch_up`](Self::catch_up), with the rooms and the entries at hand.
+    async fn catch_up_with(
+        &self,
+        mut replay: Replay,
+        mut entries: Entries,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<(), LogError> {
         let total = self.len();
-        let mut replay = Replay::of(self);
         let mut batch = Batch::new();
-        let mut pages = Pages::from(from);
-        while let Some(entries) = pages.next(self).await? {
-            for (sequence, entry) in entries {
-                if let Some(room_id) = replay.room_to_load(&entry) {
-                    // What is read has to hold all that comes before this entry.
-                    self.commit_projected(&mut batch, sequence).await?;
-                    replay.load(self, &room_id).await?;
-                }
-                replay.take(sequence, &entry)?.project(self, &mut batch, sequence)?;
-                progress(sequence.saturating_add(1), total);
-                if batch.size_bytes() >= BATCH_BYTES {
-                    self.commit_projected(&mut batch, sequence.saturating_add(1)).await?;
-                    replay.put_aside();
-                }
+        while let Some((sequence, entry)) = entries.next(self).await? {
+            if let Some(room_id) = replay.room_to_load(&entry) {
+                // What is read has to hold all that comes before this entry.
+                self.commit_projected(&mut batch, sequence).await?;
+                replay.load(self, &room_id).await?;
+            }
+            replay.take(sequence, &entry)?.project(self, &mut batch, sequence)?;
+            progress(sequence.saturating_add(1), total);
+            if batch.size_bytes() >= BATCH_BYTES {
+                self.commit_projected(&mut batch, sequence.saturating_add(1)).await?;
+                replay.put_aside();
             }
         }
         // Durable together with all that was written before it.

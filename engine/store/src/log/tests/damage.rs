@@ -235,8 +235,11 @@ fn entries_that_make_no_sense_are_errors() {
             batch
                 .put_record(key::HEAD, &Head { next_sequence: entries.len() as u64, next_room, ..Head::default() })
                 .unwrap();
+            batch.put_record(key::PROJECTED_TO, &ProjectedTo { sequence: 0 }).unwrap();
         });
+        let before = contents(&store);
         assert_eq!(rebuild(&store).unwrap_err().to_string(), expected);
+        assert!(contents(&store) == before);
         assert_eq!(error_of_open(&store), expected);
     };
     let room = TestRoom::forked("!r:a");
