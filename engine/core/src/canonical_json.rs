@@ -11,7 +11,7 @@ mod parse;
 mod write;
 
 pub use self::error::{JsonError, JsonErrorKind};
-pub(crate) use self::parse::parse_event;
+pub(crate) use self::parse::{parse_canonical_event, parse_event};
 pub(crate) use self::write::{write_object_without, write_string, write_value};
 
 /// A JSON value whose canonical form is determined.

@@ -163,14 +163,15 @@ impl VerifiedPdu {
         authorising_user_signed: Option<bool>,
         content_hash_matched: bool,
     ) -> Result<Self, PduError> {
-        let pdu = ParsedPdu::parse_history(json, rules)?;
-        if pdu.json != json {
-            return Err(PduError::NotCanonical);
+        if json.len() > PDU_BYTES_MAX {
+            return Err(PduError::TooLarge { bytes: json.len() });
         }
+        let object = canonical_json::parse_canonical_event(json, json_mode(rules))?.ok_or(PduError::NotCanonical)?;
+        let event = fields::read_event(&object, &redacted_signed_bytes(&object, &rules.redaction), rules)?;
         Ok(Self {
             rules: *rules,
-            event: Arc::new(pdu.event),
-            json: pdu.json.into(),
+            event: Arc::new(event),
+            json: json.into(),
             content_hash_matched,
             authorising_user_signed,
         })

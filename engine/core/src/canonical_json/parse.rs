@@ -1,18 +1,29 @@
 //! The parser: one pass over the bytes, with the open arrays and objects on a list instead of the stack.
 
-use super::{CanonicalJsonObject, CanonicalJsonValue, DEPTH_MAX, JsonError, JsonErrorKind, JsonMode, number};
+use super::{
+    CanonicalJsonObject, CanonicalJsonValue, DEPTH_MAX, JsonError, JsonErrorKind, JsonMode, number, write_string,
+};
 
 pub(super) fn parse(bytes: &[u8], mode: JsonMode) -> Result<CanonicalJsonValue, JsonError> {
-    Parser::new(bytes, mode, None)?.document()
+    Parser::new(bytes, mode, None)?.document().map(|(value, _)| value)
 }
 
 /// Parses an event and leaves out its `unsigned`, whose numbers and duplicate keys do not count: any server on the way may
 /// change it, so it must have no say in whether the event is valid.
 pub(crate) fn parse_event(bytes: &[u8], mode: JsonMode) -> Result<CanonicalJsonObject, JsonError> {
+    event(bytes, mode).map(|(object, _)| object)
+}
+
+/// As [`parse_event`]; `None` if the bytes are not the canonical form of what comes out.
+pub(crate) fn parse_canonical_event(bytes: &[u8], mode: JsonMode) -> Result<Option<CanonicalJsonObject>, JsonError> {
+    event(bytes, mode).map(|(object, is_canonical)| is_canonical.then_some(object))
+}
+
+fn event(bytes: &[u8], mode: JsonMode) -> Result<(CanonicalJsonObject, bool), JsonError> {
     match Parser::new(bytes, mode, Some("unsigned"))?.document()? {
-        CanonicalJsonValue::Object(mut object) => {
-            object.remove("unsigned");
-            Ok(object)
+        (CanonicalJsonValue::Object(mut object), is_canonical) => {
+            let had_unsigned = object.remove("unsigned").is_some();
+            Ok((object, is_canonical && !had_unsigned))
         }
         _ => Err(JsonError { offset: 0, kind: JsonErrorKind::NotAnObject }),
     }
@@ -36,6 +47,8 @@ struct Parser<'a> {
     /// The key at the top whose value is read by [`JsonMode::ByteExact`] instead.
     loose_key: Option<&'static str>,
     open: Vec<Open>,
+    /// Whether all that was read is as canonical JSON has it.
+    is_canonical: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -45,10 +58,11 @@ impl<'a> Parser<'a> {
         }
         let text = std::str::from_utf8(bytes)
             .map_err(|error| JsonError { offset: error.valid_up_to(), kind: JsonErrorKind::InvalidUtf8 })?;
-        Ok(Self { text, at: 0, mode, loose_key, open: Vec::new() })
+        Ok(Self { text, at: 0, mode, loose_key, open: Vec::new(), is_canonical: true })
     }
 
-    fn document(mut self) -> Result<CanonicalJsonValue, JsonError> {
+    /// Reads all, and tells whether it is canonical JSON.
+    fn document(mut self) -> Result<(CanonicalJsonValue, bool), JsonError> {
         loop {
             // A value stands here.
             let mut value = match self.peek_token()? {
@@ -81,7 +95,7 @@ impl<'a> Parser<'a> {
                 let Some(open) = self.open.pop() else {
                     self.skip_whitespace();
                     return if self.at == self.text.len() {
-                        Ok(value)
+                        Ok((value, self.is_canonical))
                     } else {
                         Err(self.error(JsonErrorKind::TrailingData))
                     };
@@ -134,6 +148,7 @@ impl<'a> Parser<'a> {
         let key = self.string()?;
         // Keys mostly come in order, so the last one is asked first.
         let is_last = members.last_key_value().is_none_or(|(last, _)| **last < *key);
+        self.is_canonical &= is_last;
         if !is_last && self.mode() != JsonMode::ByteExact && members.contains_key(&key) {
             return Err(JsonError { offset: start, kind: JsonErrorKind::DuplicateKey });
         }
@@ -168,11 +183,14 @@ impl<'a> Parser<'a> {
             .map_err(|(offset, kind)| JsonError { offset: start.saturating_add(offset), kind })?;
         self.at += scanned.len;
         let token = self.text.get(start..self.at).unwrap_or_default();
+        // The lenient mode takes others than it would write.
+        self.is_canonical &= self.mode() != JsonMode::Lenient;
         number::value(token, &scanned, self.mode()).map_err(|kind| JsonError { offset: start, kind })
     }
 
     /// Reads a string, at its opening quote.
     fn string(&mut self) -> Result<Box<str>, JsonError> {
+        let start = self.at;
         self.at += 1;
         let plain = self.plain();
         if self.peek()? == b'"' {
@@ -184,6 +202,9 @@ impl<'a> Parser<'a> {
             match self.peek()? {
                 b'"' => {
                     self.at += 1;
+                    let mut canonical = Vec::new();
+                    write_string(&string, &mut canonical);
+                    self.is_canonical &= self.text.as_bytes().get(start..self.at) == Some(&*canonical);
                     return Ok(string.into_boxed_str());
                 }
                 b'\\' => string.push(self.escape()?),
@@ -268,6 +289,7 @@ impl<'a> Parser<'a> {
 
     fn skip_whitespace(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.at) {
+            self.is_canonical = false;
             self.at += 1;
         }
     }

@@ -1,7 +1,7 @@
 use super::{
     CanonicalJsonValue, DEPTH_MAX, JsonErrorKind,
     JsonMode::{self, ByteExact, Lenient, Strict},
-    object_to_canonical_bytes, parse, parse_event, to_canonical_bytes,
+    object_to_canonical_bytes, parse, parse_canonical_event, parse_event, to_canonical_bytes,
 };
 
 /// Checks the canonical form of the input, or the error and its byte.
@@ -196,6 +196,31 @@ fn sc_019_unsigned_does_not_decide_whether_an_event_is_valid() {
     assert!(parse_event(br#"{"a":{"unsigned":1.5}}"#, Strict).is_err());
     assert!(parse_event(br#"{"unsigned":1,"unsigned":2}"#, Strict).is_err());
     assert!(parse_event(b"[]", Strict).is_err());
+}
+
+/// Canonical JSON with a byte put in, replaced or left out, at each place.
+#[test]
+fn what_is_not_canonical_is_noticed_as_it_is_read() {
+    let event = r#"{"":[],"a":[1,-20,true,null],"b":{"c":{},"d":"\u0001\n\"\\\u001fé"},"e":"","f":12}"#.as_bytes();
+    let mut canonical = 0;
+    for at in 0..=event.len() {
+        let (before, after) = event.split_at(at);
+        let without_next = after.get(1..).unwrap_or_default();
+        let changed =
+            [&b""[..], b" ", b"\"", b"\\", b"/", b"0", b"-", b"a", b"F", b"\n", b"{}", b",\"b\":0", br"\/", br"\u0061"]
+                .map(|put| [after, without_next].map(|rest| [before, put, rest].concat()));
+        for (changed, mode) in
+            changed.as_flattened().iter().flat_map(|changed| [(changed, Strict), (changed, ByteExact)])
+        {
+            let is_canonical = parse_event(changed, mode).map(|object| object_to_canonical_bytes(&object) == *changed);
+            let noticed = parse_canonical_event(changed, mode).map(|object| object.is_some());
+            assert_eq!(noticed, is_canonical, "{}", String::from_utf8_lossy(changed));
+            canonical += usize::from(noticed == Ok(true));
+        }
+    }
+    assert!(canonical > 2 * event.len(), "{canonical}");
+    let with_unsigned = br#"{"a":1,"unsigned":{}}"#;
+    assert_eq!(parse_canonical_event(with_unsigned, Strict), Ok(None));
 }
 
 #[test]
