@@ -1,5 +1,6 @@
 //! Servers in one process that join each other's rooms, over their real routes.
 
+mod deep;
 mod hostile;
 mod invites;
 mod joins;

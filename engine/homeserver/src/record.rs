@@ -29,6 +29,8 @@ pub enum RecordError {
     Id(#[from] ravel_core::id::InvalidId),
     #[error("a record is no JSON")]
     Json(#[from] serde_json::Error),
+    #[error("a record is nested deeper than {JSON_DEPTH_MAX} levels")]
+    Depth,
 }
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<FACT_VALUE_BYTES_MAX>> =
@@ -36,6 +38,12 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<FACT_VALUE_BYTES_MAX>> =
 
 /// The version of values in JSON.
 const JSON_VERSION: u8 = 1;
+
+/// How deep values in JSON may be nested: what is deeper is not read.
+const JSON_DEPTH_MAX: usize = 127;
+
+/// How deep JSON of others may be nested that is kept in a record, or sent: what is around it takes the rest.
+pub(crate) const PART_DEPTH_MAX: usize = 100;
 
 /// Writes a record.
 pub(crate) fn encode<R: Record>(record: &R) -> Result<Bytes, RecordError> {
@@ -51,8 +59,11 @@ pub(crate) fn decode<R: Record>(bytes: &[u8]) -> Result<R, RecordError> {
     if read == payload.len() { Ok(record) } else { Err(RecordError::Length) }
 }
 
-/// Writes a value in JSON.
+/// Writes a value in JSON, which has to be one that can be read.
 pub(crate) fn encode_json(value: &Value) -> Result<Bytes, RecordError> {
+    if !is_within(value, JSON_DEPTH_MAX) {
+        return Err(RecordError::Depth);
+    }
     let mut bytes = vec![JSON_VERSION];
     serde_json::to_writer(&mut bytes, value)?;
     Ok(bytes.into())
@@ -61,6 +72,16 @@ pub(crate) fn encode_json(value: &Value) -> Result<Bytes, RecordError> {
 /// Reads what [`encode_json`] wrote.
 pub(crate) fn decode_json(bytes: &[u8]) -> Result<Value, RecordError> {
     Ok(serde_json::from_slice(of_version(bytes, JSON_VERSION)?)?)
+}
+
+/// Whether JSON is nested no deeper than so many levels.
+pub(crate) fn is_within(value: &Value, levels: usize) -> bool {
+    match (value, levels.checked_sub(1)) {
+        (Value::Array(values), Some(levels)) => values.iter().all(|value| is_within(value, levels)),
+        (Value::Object(fields), Some(levels)) => fields.values().all(|value| is_within(value, levels)),
+        (Value::Array(_) | Value::Object(_), None) => false,
+        (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_), _) => true,
+    }
 }
 
 /// Writes a key of parts that have no NUL, which is between them.
@@ -101,6 +122,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// What can be written can be read.
+    #[test]
+    fn deep_json_is_not_written() {
+        let nested = |depth| {
+            (0..depth)
+                .fold(json!(1), |inside, level| if level % 2 == 0 { json!([inside]) } else { json!({ "a": inside }) })
+        };
+        let deepest = nested(JSON_DEPTH_MAX);
+        assert_eq!(decode_json(&encode_json(&deepest).unwrap()).unwrap(), deepest);
+        assert!(matches!(encode_json(&nested(JSON_DEPTH_MAX + 1)), Err(RecordError::Depth)));
+        let too_deep = [b"\x01", nested(JSON_DEPTH_MAX + 1).to_string().as_bytes()].concat();
+        assert!(matches!(decode_json(&too_deep), Err(RecordError::Json(_))));
+    }
 
     #[test]
     fn json_and_keys_are_read_as_they_were_written() {

@@ -27,7 +27,7 @@ use crate::{
     federation::timed_cache::TimedCache,
     homeserver::Homeserver,
     random::{Random, random_text},
-    record::{RecordError, all_facts, decode_json, encode_json, key},
+    record::{PART_DEPTH_MAX, RecordError, all_facts, decode_json, encode_json, is_within, key},
     rooms::{Rooms, RoomsError},
     sending::Edu,
 };
@@ -116,8 +116,8 @@ pub const WAITING_MAX: usize = 1_000;
 /// The longest content, in bytes.
 pub const CONTENT_BYTES_MAX: usize = 65_536;
 
-/// How deep a content may be nested. Inside of what it is sent or kept in, it is still less deep than what many JSON parsers read.
-pub const CONTENT_DEPTH_MAX: usize = 100;
+/// How deep a content may be nested.
+pub const CONTENT_DEPTH_MAX: usize = PART_DEPTH_MAX;
 
 /// The longest type, message id, user id and device id, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -264,16 +264,6 @@ impl ToDeviceMessage {
 fn is_readable(content: &RawValue) -> bool {
     let content: Result<Map<String, Value>, _> = serde_json::from_str(content.get());
     content.is_ok_and(|content| is_within(&content.into(), CONTENT_DEPTH_MAX))
-}
-
-/// Whether a value is nested no deeper than so many levels.
-fn is_within(value: &Value, levels: usize) -> bool {
-    match (value, levels.checked_sub(1)) {
-        (Value::Array(values), Some(levels)) => values.iter().all(|value| is_within(value, levels)),
-        (Value::Object(fields), Some(levels)) => fields.values().all(|value| is_within(value, levels)),
-        (Value::Array(_) | Value::Object(_), None) => false,
-        (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_), _) => true,
-    }
 }
 
 impl Homeserver {

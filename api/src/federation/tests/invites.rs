@@ -143,7 +143,7 @@ async fn sc_090_an_invite_of_a_dead_server_is_turned_down() {
 }
 
 /// An invite of a user of `b` into a room that only `a` says that it is there, with a change.
-fn forged(
+pub(super) fn forged(
     a: &Server,
     version: RoomVersion,
     change: impl FnOnce(&mut std::collections::BTreeMap<Box<str>, CanonicalJsonValue>),

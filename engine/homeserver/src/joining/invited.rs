@@ -15,6 +15,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{ResidentError, submitted::check_names};
 use crate::{
     homeserver::Homeserver,
+    record::{PART_DEPTH_MAX, is_within},
     rooms::{Incoming, Outside, OutsideMembership},
 };
 
@@ -169,10 +170,19 @@ pub(super) fn outside(
     state: Vec<Map<String, Value>>,
     server: &ServerName,
 ) -> Result<Outside, ResidentError> {
-    let unreadable = |_| ResidentError::WrongEvent("it is no JSON");
-    let json = serde_json::from_slice(event.json()).map_err(unreadable)?;
+    let unreadable = ResidentError::WrongEvent("it is nested too deep, or has a number out of any range");
+    let json = readable(event.json()).ok_or(unreadable)?;
     let event_id = event.event_id().to_string();
     Ok(Outside { membership, event_id, event: json, state, servers: vec![server.to_string()], room_version })
+}
+
+/// Reads an event, unless it is nested so deep that it could not be read as a part of what is kept.
+fn readable(event: &[u8]) -> Option<Map<String, Value>> {
+    let event: Value = serde_json::from_slice(event).ok()?;
+    match event {
+        Value::Object(fields) if fields.values().all(|value| is_within(value, PART_DEPTH_MAX)) => Some(fields),
+        _ => None,
+    }
 }
 
 /// Returns the events that can be shown, in stripped form, as far as there is room for them.
@@ -182,7 +192,7 @@ pub(super) fn stripped(state: &[Box<RawValue>]) -> Vec<Map<String, Value>> {
     let mut bytes_left = STATE_BYTES_MAX;
     let mut events = Vec::new();
     for event in state.iter().filter(|event| event.get().len() <= STATE_BYTES_MAX) {
-        let Ok(Value::Object(mut fields)) = serde_json::from_str(event.get()) else { continue };
+        let Some(mut fields) = readable(event.get().as_bytes()) else { continue };
         fields.retain(|field, _| ["content", "sender", "state_key", "type"].contains(&field.as_str()));
         let is_event =
             ["sender", "state_key", "type"].iter().all(|field| fields.get(*field).is_some_and(Value::is_string))
