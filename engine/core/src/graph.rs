@@ -4,6 +4,7 @@
 //! are numbered too, each kept once; what only few events have (power levels, third-party invites) lies apart, decoded once. So
 //! the rules compare numbers, and a room of 100,000 members fits in some 15 MB.
 
+mod aside;
 mod auth_chain;
 mod auth_edges;
 mod column;
@@ -20,10 +21,18 @@ mod sparse;
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use self::{
+    aside::Aside,
     auth_edges::AuthEdges,
     facts::{Extra, Facts, Flags},
     ids::{EventIds, IdText},
     sparse::Sparse,
+};
+pub use self::{
+    aside::Missed,
+    insert::{GraphError, StoredEvent, UnusableEvent},
+    keys::KeyIndex,
+    power_chain::PowerChain,
+    sparse::Missing,
 };
 pub(crate) use self::{
     column::{Arena, Column, Span},
@@ -32,12 +41,6 @@ pub(crate) use self::{
     keys::KeyTable,
     names::NameIndex,
     number::{dense_number, stored_number},
-};
-pub use self::{
-    insert::{GraphError, StoredEvent, UnusableEvent},
-    keys::KeyIndex,
-    power_chain::PowerChain,
-    sparse::Missing,
 };
 use crate::{
     event::StateKey,
@@ -77,6 +80,7 @@ pub struct EventGraph {
     entry_fingerprints: EntryFingerprints,
     /// What there is of the room, if not all of it is here.
     sparse: Option<Sparse>,
+    aside: Aside,
 }
 
 impl EventGraph {
@@ -95,6 +99,7 @@ impl EventGraph {
             create: None,
             entry_fingerprints: EntryFingerprints::default(),
             sparse: None,
+            aside: Aside::default(),
         }
     }
 
@@ -123,17 +128,22 @@ impl EventGraph {
         self.place(index).is_some_and(|place| place < self.len())
     }
 
-    /// Returns the number of an event. Events of a room that is mostly in a store are not found by their ids.
+    /// Returns the number of an event. Events of a room that is mostly in a store are not found by their ids. Nor are those that were
+    /// put aside, but that is [noted](Self::missed).
     pub fn index_of(&self, event_id: &EventId) -> Option<EventIndex> {
         if self.sparse.is_some() {
             return None;
         }
-        self.ids.index_of(event_id)
+        let index = self.ids.index_of(event_id);
+        if index.is_none() {
+            self.aside.note_id(event_id);
+        }
+        index
     }
 
     /// Returns the id of an event. Costs an allocation.
     pub fn event_id(&self, index: EventIndex) -> EventId {
-        self.ids.get(self.place(index).unwrap_or(usize::MAX))
+        self.ids.get(self.id_place(index))
     }
 
     pub(crate) fn entry_fingerprints(&self) -> &EntryFingerprints {
@@ -146,7 +156,15 @@ impl EventGraph {
     }
 
     pub(crate) fn event_id_text(&self, index: EventIndex) -> impl AsRef<[u8]> {
-        self.ids.text(self.place(index).unwrap_or(usize::MAX))
+        self.ids.text(self.id_place(index))
+    }
+
+    /// Returns where the id of an event is, a place without one if that is not in memory.
+    fn id_place(&self, index: EventIndex) -> usize {
+        if self.is_aside(index) {
+            self.aside.note_number(index);
+        }
+        self.place(index).unwrap_or(usize::MAX)
     }
 
     /// Returns an event as it was received.
@@ -230,9 +248,9 @@ impl EventGraph {
         self.create
     }
 
-    /// Returns the numbers of all events, in order.
-    pub fn indices(&self) -> impl Iterator<Item = EventIndex> + use<> {
-        (0..self.len()).filter_map(EventIndex::from_usize)
+    /// Returns the numbers of the events in memory, in order: all but those that were put aside.
+    pub fn indices(&self) -> impl Iterator<Item = EventIndex> {
+        self.ids.places().filter_map(EventIndex::from_usize)
     }
 
     pub(crate) fn name(&self, name: NameIndex) -> &str {
@@ -278,7 +296,11 @@ impl EventGraph {
 
     fn facts(&self, index: EventIndex) -> &Facts {
         count(1);
-        self.place(index).map_or(&Facts::ABSENT, |place| self.facts.at(place))
+        let Some(place) = self.place(index) else { return &Facts::ABSENT };
+        self.facts.get(place).unwrap_or_else(|| {
+            self.aside.note_number(index);
+            &Facts::ABSENT
+        })
     }
 
     /// Returns where the facts and the id of an event are; `None` if they are not in memory, and then that is noted.

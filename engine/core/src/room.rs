@@ -5,6 +5,7 @@
 //! which is why the log keeps it.
 
 mod admit;
+mod aside;
 mod batch;
 mod compose;
 mod explain;
@@ -22,6 +23,7 @@ use std::{
 };
 
 use self::{
+    aside::Runs,
     purged::Source,
     redactions::{RedactionSet, Redactions},
 };
@@ -64,6 +66,9 @@ pub struct Room {
     node_numbers: NodeNumbers,
     /// How often history of the room was purged.
     purges: u32,
+    aside: Runs,
+    /// That of events that are not in memory.
+    absent: Position,
 }
 
 /// What is known of an event's place in the room. Most are those of messages, so what few have lies apart.
@@ -87,6 +92,27 @@ struct Position {
     may_redact_any: bool,
     /// Whether an accepted event builds on this one, directly or through soft-failed events.
     is_built_on: bool,
+    /// Whether it is a message that nothing is read of but who sent it and when.
+    is_plain: bool,
+}
+
+impl Position {
+    /// That of an event that is not in memory.
+    fn absent() -> Self {
+        Self {
+            event: None,
+            depth: 0,
+            prev_events: Span::default(),
+            outcome: Outcome::Accepted,
+            states: None,
+            is_skeleton: false,
+            is_outlier: false,
+            redactions: RedactionSet::default(),
+            may_redact_any: false,
+            is_built_on: false,
+            is_plain: false,
+        }
+    }
 }
 
 /// The states around an event; messages that follow each other have theirs in common.
@@ -172,6 +198,9 @@ pub enum RoomError {
     /// An event is to get a place that has one, or is not there.
     #[error("{0} is to get a place, and is no outlier")]
     NoOutlier(EventId),
+    /// What a store has in place of an event that was put aside can't be that.
+    #[error("{0} is to be put back, and was not put aside")]
+    NotAside(EventId),
 }
 
 impl Room {
@@ -188,6 +217,8 @@ impl Room {
             current_state: StateMap::new(),
             node_numbers: NodeNumbers::default(),
             purges: 0,
+            aside: Runs::default(),
+            absent: Position::absent(),
         }
     }
 
@@ -370,7 +401,8 @@ impl Room {
     }
 
     /// Returns a fingerprint over all events in the order in which they were judged, each with its outcome, the state before it
-    /// if it was not purged, and at last the current state: equal only for rooms with the same history. O(n) for n events.
+    /// if it was not purged, and at last the current state: equal only for rooms with the same history. Events that were put aside are left
+    /// out. O(n) for n events.
     pub fn history_fingerprint(&self) -> Fingerprint {
         let mut hasher = Sha256::new();
         for index in self.graph.indices() {
@@ -452,9 +484,12 @@ impl Room {
         self.graph.index_of(cited).ok_or_else(missing)
     }
 
-    /// Every event of the graph gets its position when it is inserted.
+    /// Every event of the graph gets its position when it is inserted; of one that was put aside there is none, which is noted.
     fn position(&self, index: EventIndex) -> &Position {
-        self.positions.at(index.as_usize())
+        self.positions.get(index.as_usize()).unwrap_or_else(|| {
+            self.graph.note_missed(index);
+            &self.absent
+        })
     }
 }
 

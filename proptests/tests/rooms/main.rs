@@ -6,6 +6,7 @@
     reason = "helpers of tests are tests as well"
 )]
 
+mod aside;
 mod delivery;
 mod hostile_bytes;
 mod plain_reducer;

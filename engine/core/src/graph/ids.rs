@@ -94,21 +94,60 @@ impl EventIds {
     /// Gives an id that is not there the next number; `None` if there is none left.
     pub(super) fn push(&mut self, event_id: &EventId) -> Option<EventIndex> {
         let index = EventIndex::from_usize(self.ids.len())?;
+        let (hash, stored) = self.stored(event_id)?;
+        self.ids.push(stored);
+        self.find_by_id(hash, index);
+        Some(index)
+    }
+
+    fn stored(&mut self, event_id: &EventId) -> Option<(u64, StoredId)> {
         let spelled = Spelled::of(event_id);
         let hash = spelled.hash();
         let stored = match spelled {
             Spelled::Hash(alphabet, bytes) => StoredId::of_hash(alphabet, bytes),
             Spelled::Text(text) => StoredId::of_text(self.texts.store(text.as_bytes())?),
         };
-        self.ids.push(stored);
+        Some((hash, stored))
+    }
+
+    fn find_by_id(&mut self, hash: u64, index: EventIndex) {
         let Self { ids, texts, by_id } = self;
-        by_id.insert_unique(hash, index, |index| {
-            ids.get(index.as_usize()).map_or(0, |stored| match stored.spelled() {
-                Ok(_) => hash_of_hash(&stored.bytes),
-                Err(span) => hash_of_bytes(texts.get(span)),
-            })
-        });
-        Some(index)
+        by_id.insert_unique(hash, index, |index| hash_at(ids, texts, *index));
+    }
+
+    /// Returns the places of the ids that are here, in order.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.ids.iter().map(|(place, _)| place)
+    }
+
+    /// Forgets the ids at these places, which are sorted; their numbers stay taken.
+    pub(super) fn take_out(&mut self, places: &[usize]) {
+        let Self { ids, texts, by_id } = self;
+        for index in places.iter().filter_map(|place| EventIndex::from_usize(*place)) {
+            if let Ok(found) = by_id.find_entry(hash_at(ids, texts, index), |other| *other == index) {
+                found.remove();
+            }
+        }
+        ids.take_out(places);
+        // What grows again soon is not given back.
+        by_id.shrink_to(by_id.len() * 2, |index| hash_at(ids, texts, *index));
+        let mut left = Arena::default();
+        for stored in ids.values_mut() {
+            if let Err(span) = stored.spelled()
+                && let Some(span) = left.store(texts.get(span))
+            {
+                *stored = StoredId::of_text(span);
+            }
+        }
+        *texts = left;
+    }
+
+    /// Puts an id back that was taken out; `None` if there is no room for it.
+    pub(super) fn put_back(&mut self, index: EventIndex, event_id: &EventId) -> Option<()> {
+        let (hash, stored) = self.stored(event_id)?;
+        self.ids.put_back(index.as_usize(), stored);
+        self.find_by_id(hash, index);
+        Some(())
     }
 
     /// Returns the id at a place, nothing if there is none.
@@ -145,6 +184,13 @@ impl EventIds {
             _ => false,
         }
     }
+}
+
+fn hash_at(ids: &Column<StoredId>, texts: &Arena<u8>, index: EventIndex) -> u64 {
+    ids.get(index.as_usize()).map_or(0, |stored| match stored.spelled() {
+        Ok(_) => hash_of_hash(&stored.bytes),
+        Err(span) => hash_of_bytes(texts.get(span)),
+    })
 }
 
 /// An id, as it is stored.

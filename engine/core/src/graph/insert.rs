@@ -102,13 +102,18 @@ impl EventGraph {
             [only] => self.index_of(only).filter(|only| self.key(*only) == Some(KeyIndex::CREATE)),
             _ => None,
         };
-        let power_levels = auth_events.iter().find(|index| self.key(**index) == Some(KeyIndex::POWER_LEVELS));
-        let index = self.push(event, auth_events, power_levels.copied(), follows_create)?;
+        let power_levels = self.cited_power_levels(auth_events);
+        let index = self.push(event, auth_events, power_levels, follows_create)?;
         if self.key(index) == Some(KeyIndex::POWER_LEVELS) {
-            let chain = PowerChain::below(index, power_levels.copied(), &self.power_chains);
+            let chain = PowerChain::below(index, power_levels, &self.power_chains);
             self.power_chains.insert(index, chain);
         }
         Some(index)
+    }
+
+    /// Returns the power levels among the auth events of an event.
+    pub(super) fn cited_power_levels(&self, auth_events: &[EventIndex]) -> Option<EventIndex> {
+        auth_events.iter().copied().find(|index| self.key(*index) == Some(KeyIndex::POWER_LEVELS))
     }
 
     /// Returns what a store has to keep of an event, so that [`StoredStates`](crate::resolve::StoredStates) can resolve. `event` is the
@@ -169,11 +174,8 @@ impl EventGraph {
         power_levels: Option<EventIndex>,
         follows_create: Option<EventIndex>,
     ) -> Option<EventIndex> {
-        let mut facts = self.facts_of(event, follows_create)?;
+        let mut facts = self.facts_citing(event, auth_events, follows_create)?;
         facts.power_levels = power_levels;
-        let edges = self.auth_edges.store(auth_events)?;
-        facts.auth_start = edges.start;
-        facts.auth_len = u16::try_from(edges.len).ok()?;
         facts.flags.set(Flags::REJECTED, true);
         let index = self.ids.push(&event.event_id)?;
         self.facts.push(facts);
@@ -218,6 +220,20 @@ impl EventGraph {
     /// Returns the number of a string, giving it the next one if it has none; `None` if there is no room for it.
     pub(crate) fn intern_name(&mut self, text: &str) -> Option<NameIndex> {
         self.keys.names_mut().intern(text)
+    }
+
+    /// Returns the facts of an event, but for the power levels that it cites.
+    pub(super) fn facts_citing(
+        &mut self,
+        event: &Event,
+        auth_events: &[EventIndex],
+        follows_create: Option<EventIndex>,
+    ) -> Option<Facts> {
+        let mut facts = self.facts_of(event, follows_create)?;
+        let edges = self.auth_edges.store(auth_events)?;
+        facts.auth_start = edges.start;
+        facts.auth_len = u16::try_from(edges.len).ok()?;
+        Some(facts)
     }
 
     /// Returns the facts of an event, without edges.

@@ -31,8 +31,8 @@ impl Room {
     pub fn explain(&self, event_id: &EventId) -> Result<Option<Explanation>, RoomError> {
         let Some(index) = self.graph.index_of(event_id) else { return Ok(None) };
         let position = self.position(index);
-        let prev_events = self.prev_events(index);
-        let states = self.states_after(prev_events)?;
+        let prev_events = self.prev_events_then(index);
+        let states = self.states_after(&prev_events)?;
         let mut steps = Steps::default();
         self.resolve(&states, &mut steps);
         let prev_events = prev_events.iter().zip(&states);

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Room {
-    /// Returns the events with their outcomes, in the order in which they were judged. Costs what [`event`](Self::event) costs for
+    /// Returns the events in memory with their outcomes, in the order in which they were judged. Costs what [`event`](Self::event) costs for
     /// each.
     pub fn events(&self) -> impl Iterator<Item = (Arc<Event>, Outcome)> {
         self.graph.indices().map(|index| (self.event_of(index), self.position(index).outcome))
@@ -28,7 +28,8 @@ impl Room {
     /// Returns the id of the event of a number.
     pub fn event_id_at(&self, index: usize) -> Option<EventId> {
         let index = EventIndex::from_usize(index).filter(|_| index < self.len())?;
-        Some(self.graph.event_id(index))
+        let event_id = self.graph.event_id(index);
+        (!self.graph.is_aside(index)).then_some(event_id)
     }
 
     /// Returns a state event, as [`event`](Self::event) does, and at no cost: they are held as they are.

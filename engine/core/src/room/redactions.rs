@@ -80,11 +80,16 @@ impl Redaction {
 }
 
 impl RedactionSet {
+    /// Whether two sets are the same one in memory.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns the union of sets, which mostly are the same one.
     pub(super) fn union<'a>(mut sets: impl Iterator<Item = &'a Self>) -> Self {
         let Some(first) = sets.next() else { return Self::default() };
         sets.fold(first.clone(), |union, set| {
-            if Arc::ptr_eq(&union.0, &set.0) {
+            if union.is(set) {
                 return union;
             }
             let (larger, smaller) = if union.0.size() < set.0.size() { (set, &union) } else { (&union, set) };
