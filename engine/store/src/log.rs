@@ -5,11 +5,13 @@
 //! computed again with the same result. `docs/data-layout.md` draws every key and record.
 
 mod append;
+mod aside;
 mod collect;
 mod copy;
 mod event_facts;
 mod facts;
 mod fingerprint;
+mod loading;
 mod nodes;
 mod packed;
 mod purge;
@@ -49,6 +51,7 @@ pub use self::{
     collect::{Collected, Collection},
     copy::{Compared, CopyError, LogCopy, RoomFingerprints},
     facts::{Condition, FACT_KEY_BYTES_MAX, FACT_VALUE_BYTES_MAX, Fact, StoredFact},
+    loading::Watch,
     purge::Purged,
     replica::Replica,
     resolve::StoredResolution,

@@ -438,7 +438,10 @@ impl PartEvent {
     fn guard(&self, batch: &mut Batch) -> Result<(), StoreError> {
         let key = self.projected.key.clone();
         match self.outlier {
-            Some(sequence) => batch.guard_equals(Keyspace::Events, key, codec::encode(&EventRecord { sequence })?),
+            Some(sequence) => {
+                let place = EventRecord { sequence, number: self.projected.number };
+                batch.guard_equals(Keyspace::Events, key, codec::encode(&place)?)
+            }
             None => batch.guard_absent(Keyspace::Events, key),
         };
         Ok(())
@@ -495,6 +498,8 @@ impl Part {
 pub(super) struct Projected {
     /// The event's key in `events`.
     key: Bytes,
+    /// Its number in the room.
+    number: u32,
     /// But for the entry by which an outlier got its place.
     timeline: TimelineRecord,
     others: Vec<Op>,
@@ -520,6 +525,7 @@ impl Projected {
         }
         Ok(Self {
             key: key::event(room, &event.event.event_id),
+            number: event.index.number(),
             timeline: TimelineRecord::of(event, 0),
             others: batch.into_ops(),
         })
@@ -535,7 +541,7 @@ impl Projected {
             }
             None => {
                 batch.put_record(key::timeline(room, sequence), &self.timeline)?;
-                batch.put_record(self.key, &EventRecord { sequence })?;
+                batch.put_record(self.key, &EventRecord { sequence, number: self.number })?;
             }
         }
         for op in self.others {

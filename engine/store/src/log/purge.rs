@@ -70,7 +70,7 @@ impl EventLog {
         let Some(room) = self.fresh_room(room_id).await? else { return Ok(None) };
         let place = self.store.get_record::<EventRecord>(key::event(room.number, event_id)).await?;
         match place {
-            Some(EventRecord { sequence }) => self.purge_history_before(room_id, sequence, progress).await,
+            Some(EventRecord { sequence, .. }) => self.purge_history_before(room_id, sequence, progress).await,
             None => Ok(None),
         }
     }

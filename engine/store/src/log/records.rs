@@ -439,14 +439,17 @@ impl TimelineRecord {
     }
 }
 
-/// The sequence number of an event, by room and event id.
+/// Where an event is, by room and event id.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct EventRecord {
+    /// The number of its entry.
     pub(super) sequence: u64,
+    /// Its number in the room.
+    pub(super) number: u32,
 }
 
 impl Record for EventRecord {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const KEYSPACE: Keyspace = Keyspace::Events;
 }
 

@@ -16,7 +16,7 @@ use super::{
     event_facts::EventFactsRecord,
     records::{EventRecord, ExtremitiesRecord, SnapshotNodeRecord, StatesRecord, TimelineRecord, key},
 };
-use crate::{GET_KEYS_MAX, Record, StoreError, codec};
+use crate::{GET_KEYS_MAX, Record, StoreError};
 
 /// What a resolution of a stored room gave, and what it cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,15 +136,9 @@ impl Reader<'_> {
     }
 
     async fn many<R: Record>(&mut self, keys: Vec<Bytes>) -> Result<Vec<Option<R>>, LogError> {
-        let mut records = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(GET_KEYS_MAX) {
-            self.rounds += 1;
-            self.reads += keys.len() as u64;
-            for (key, value) in keys.iter().zip(self.log.store.get_many(R::KEYSPACE, keys).await?) {
-                records.push(value.map(|value| codec::decode(key, &value)).transpose()?);
-            }
-        }
-        Ok(records)
+        self.rounds += keys.len().div_ceil(GET_KEYS_MAX) as u64;
+        self.reads += keys.len() as u64;
+        self.log.records(keys).await
     }
 }
 

@@ -131,7 +131,7 @@ impl EventLog {
         let key = key::event(record.number, &event_id);
         let place = self.store.get_record::<EventRecord>(key.clone()).await?;
         let missing = || StoreError::corrupt(Keyspace::Events, &key, "the place of an event that is there");
-        let EventRecord { sequence } = place.ok_or_else(missing)?;
+        let EventRecord { sequence, .. } = place.ok_or_else(missing)?;
         let bad = |problem| LogError::BadEntry { sequence, problem };
         let json = match self.entries(&[sequence]).await?.pop() {
             Some((_, LogEntry::Event { json, .. })) => json,

@@ -355,7 +355,7 @@ impl EventLog {
         let find =
             |what| Finding::Projection { room_id: room.room_id().clone(), event_id: Some(event_id.clone()), what };
         let event: Option<Option<EventRecord>> = self.stored(key::event(number, event_id), expected, findings).await?;
-        if event.is_some_and(|event| event != Some(EventRecord { sequence })) {
+        if event.is_some_and(|event| event != Some(EventRecord { sequence, number: persist.index.number() })) {
             findings.push(find("its place in the log differs"));
         }
         let facts: Option<Option<EventFactsRecord>> =

@@ -154,7 +154,7 @@ fn damage_of_projections_is_found_and_mended() {
     check_damage(
         |batch, rooms| {
             let event_id = &rooms[0].judged[2].event.event_id;
-            batch.put_record(key::event(0, event_id), &EventRecord { sequence: 8 }).unwrap();
+            batch.put_record(key::event(0, event_id), &EventRecord { sequence: 3, number: 8 }).unwrap();
             batch.delete(Keyspace::Events, key::event(0, &rooms[0].judged[3].event.event_id));
         },
         &["!r:a, R2: its place in the log differs", "!r:a, R3: its place in the log differs"],

@@ -35,10 +35,10 @@ fn the_bytes_of_every_record_are_as_documented() {
     }
     let place = PlaceRecord::Placed { arrival: ArrivalRecord::New, given_state: Some(vec![1, 300]), outlier: Some(7) };
     check(&event_at(None, place), "01 01 01 02 2465 02 7b7d 01 00 02 00 01 02 01 fb2c01 01 07");
-    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 04 01 01 03 03");
+    check(&RoomRecord::new(251, RoomVersion::V12, 7), "02 fbfb00 02 3132 07 00 05 04 02 01 03 03");
     let mut purged_twice = RoomRecord::new(1, RoomVersion::V12, 7);
     purged_twice.purges = vec![8, 300];
-    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 04 01 01 03 03");
+    check(&purged_twice, "02 01 02 3132 07 02 08 fb2c01 05 04 02 01 03 03");
     check(&LogEntry::HistoryPurged { room: 1, before: 300, extremities: vec![7] }, "01 03 01 fb2c01 01 07");
     check(&LogEntry::RoomPurged { room: 1 }, "01 04 01");
     check(&LogEntry::Gone { room: 1 }, "01 05 01");
@@ -50,7 +50,7 @@ fn the_bytes_of_every_record_are_as_documented() {
     check(&ProjectedTo { sequence: 300 }, "01 fb2c01");
     let key = ServerKeyRecord { key: [8; 32], valid_until_ts_ms: 1, expired_ts_ms: Some(-1) };
     check(&key, &format!("01 {eights} 02 01 01"));
-    check(&EventRecord { sequence: 65_536 }, "01 fc00000100");
+    check(&EventRecord { sequence: 65_536, number: 300 }, "02 fc00000100 fb2c01");
     let roots = StatesRecord::Roots { before: None, after: Some(300) };
     let timeline = TimelineRecord {
         outcome: 0,
