@@ -54,6 +54,7 @@ impl From<RoomsError> for MatrixError {
             | RoomsError::Log(_)
             | RoomsError::Record(_)
             | RoomsError::Room(_)
+            | RoomsError::Aside
             | RoomsError::Panicked => Self::log_internal(&error),
         }
     }

@@ -12,6 +12,7 @@ mod entering;
 mod error;
 mod facts;
 mod guests;
+mod indexes;
 mod kept_members;
 mod members;
 mod messages;
@@ -29,10 +30,11 @@ mod send;
 mod servers;
 mod summary;
 mod sync;
+mod times;
 mod transactions;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -57,9 +59,9 @@ pub(crate) use self::outside::{Outside, OutsideMembership};
 use self::{
     acl::CurrentAcl,
     audience::{is_of, server_of_member},
+    indexes::Indexes,
     members::LocalMembers,
     open_rooms::{OpenRoom, OpenRooms},
-    order::Order,
     policy::PolicyServers,
     progress::Progress,
     servers::JoinedServers,
@@ -115,37 +117,42 @@ pub struct ToSend {
 /// A room in memory.
 pub(crate) struct LoadedRoom {
     pub(crate) room: Room,
-    /// An accepted redaction of each event that has some: the first that takes effect, the last if none does so far.
-    redacted_by: HashMap<EventId, EventId>,
+    indexes: Indexes,
     servers: JoinedServers,
     acl: CurrentAcl,
     summary: CachedSummary,
-    order: Order,
 }
 
 impl LoadedRoom {
+    /// Returns a room that is new here, with all of it in memory.
     fn new(room: Room) -> Self {
-        let mut redacted_by = HashMap::new();
-        for (redaction, target) in room.redactions() {
-            note_redaction(&mut redacted_by, &room, redaction, target);
-        }
-        let (servers, acl, order) = (JoinedServers::of(&room), CurrentAcl::default(), Order::of(&room));
-        let summary = CachedSummary::default();
-        Self { room, redacted_by, servers, acl, summary, order }
+        let indexes = Indexes::of(&room);
+        Self::with_indexes(room, indexes)
+    }
+
+    fn with_indexes(room: Room, indexes: Indexes) -> Self {
+        let servers = JoinedServers::of(&room);
+        Self { room, indexes, servers, acl: CurrentAcl::default(), summary: CachedSummary::default() }
+    }
+
+    /// Loads a room, with its newest messages.
+    async fn load(log: &EventLog, room_id: &RoomId) -> Result<Option<Self>, LogError> {
+        let mut indexes = Indexes::default();
+        let mut watch = |room: &mut Room, event: &Event| {
+            indexes.add(room, event);
+            indexes.tidy(room)
+        };
+        let room = log.load_room_watched(room_id, &mut watch).await?;
+        // What was asked for by the way is of no interest.
+        Ok(room.map(|room| {
+            room.graph().missed(std::mem::take);
+            Self::with_indexes(room, indexes)
+        }))
     }
 
     /// Whether readers get an event in its redacted form.
     pub(crate) fn is_redacted(&self, event_id: &EventId) -> bool {
-        let last = self.redacted_by.get(event_id);
-        // The last one may be without effect, and an earlier one not.
-        last.is_some_and(|last| self.room.redacts(last, event_id) || self.room.is_redacted(event_id))
-    }
-}
-
-/// Takes note of an accepted redaction.
-fn note_redaction(redacted_by: &mut HashMap<EventId, EventId>, room: &Room, redaction: EventId, target: EventId) {
-    if !redacted_by.get(&target).is_some_and(|first| room.redacts(first, &target)) {
-        redacted_by.insert(target, redaction);
+        self.indexes.redaction_of(&self.room, event_id).is_some()
     }
 }
 
@@ -227,38 +234,53 @@ impl Rooms {
     /// # Errors
     ///
     /// `NoSuchRoom`, and when the log can't be read.
-    pub(crate) async fn look<T>(&self, room_id: &RoomId, look: impl FnOnce(&Room) -> T) -> Result<T, RoomsError> {
+    pub(crate) async fn look<T>(&self, room_id: &RoomId, look: impl Fn(&Room) -> T) -> Result<T, RoomsError> {
         self.read(room_id, |loaded| look(&loaded.room)).await
     }
 
     /// Looks at a room, and at what is known of it beside. Others can't write to it meanwhile.
     ///
+    /// Looks again if what was asked for had been put aside, once that is back.
+    ///
     /// # Errors
     ///
     /// `NoSuchRoom`, and when the log can't be read.
-    pub(crate) async fn read<T>(&self, room_id: &RoomId, look: impl FnOnce(&LoadedRoom) -> T) -> Result<T, RoomsError> {
+    pub(crate) async fn read<T>(&self, room_id: &RoomId, look: impl Fn(&LoadedRoom) -> T) -> Result<T, RoomsError> {
         let open = self.0.open.place(room_id);
-        if let Some(room) = &*open.room.read().await {
-            return Ok(look(room));
+        if let Some(loaded) = &*open.room.read().await {
+            let looked = look(loaded);
+            if loaded.room.graph().missed(|missed| missed.is_empty()) {
+                return Ok(looked);
+            }
+            // It is not known who missed it. Others may have, at the same time.
         }
         let mut slot = open.room.write().await;
-        Ok(look(self.0.loaded(room_id, &open, &mut slot).await?))
+        let looked = self.0.look_again(self.0.loaded(room_id, &open, &mut slot).await?, look).await;
+        if looked.is_err() {
+            // It may have been purged meanwhile.
+            *slot = None;
+        }
+        looked
     }
 
-    /// Changes a room: judges the events that `change` makes of it, and stores them before it returns.
+    /// Changes a room: judges the events that `change` makes of it, and stores them before it returns. It may ask for the events `about`,
+    /// and for those of the current state.
     ///
     /// Goes on to its end if the caller does not wait for it.
     async fn write<T: Send + 'static>(
         &self,
         room_id: RoomId,
+        about: BTreeSet<EventId>,
         change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
     ) -> Result<T, RoomsError> {
         let inner = Arc::clone(&self.0);
         let written = tokio::spawn(async move {
             let open = inner.open.place(&room_id);
             let mut slot = open.room.write().await;
-            let guest_access = guests::guest_access(inner.loaded(&room_id, &open, &mut slot).await?);
-            let changed = inner.change(&mut slot, change).await;
+            let loaded = inner.loaded(&room_id, &open, &mut slot).await?;
+            let guest_access = guests::guest_access(loaded);
+            let unknown = inner.bring(loaded, about).await?;
+            let changed = inner.change(&mut slot, unknown, change).await;
             let may_close = slot.as_ref().is_some_and(|loaded| guests::guest_access(loaded) != guest_access);
             // Whoever has to sign what follows is not to be waited for.
             drop(slot);
@@ -283,7 +305,7 @@ impl Rooms {
             let mut slot = open.room.write().await;
             *slot = Some(LoadedRoom::new(room));
             let all_or_none = |writing: &mut Writing<'_>| change(writing).inspect_err(|_| writing.events.clear());
-            let made = inner.change(&mut slot, all_or_none).await;
+            let made = inner.change(&mut slot, BTreeSet::new(), all_or_none).await;
             if made.is_err() {
                 *slot = None;
                 inner.open.forget(&room_id, &open);
@@ -328,8 +350,8 @@ impl Inner {
         slot: &'s mut Option<LoadedRoom>,
     ) -> Result<&'s mut LoadedRoom, RoomsError> {
         if slot.is_none() {
-            *slot = self.log.load_room(room_id).await?.map(LoadedRoom::new);
-            self.open.note_events(slot.as_ref().map_or(0, |loaded| loaded.room.len()));
+            *slot = LoadedRoom::load(&self.log, room_id).await?;
+            self.open.note_events(slot.as_ref().map_or(0, |loaded| loaded.room.in_memory()));
         }
         if slot.is_none() {
             // Nobody is to fill the memory by asking for rooms that are not there.
@@ -338,10 +360,65 @@ impl Inner {
         slot.as_mut().ok_or(RoomsError::NoSuchRoom)
     }
 
-    /// Runs a change on the room in `slot`, and stores what came of it.
+    /// Looks at a room until nothing is missed.
+    async fn look_again<T>(&self, loaded: &mut LoadedRoom, look: impl Fn(&LoadedRoom) -> T) -> Result<T, RoomsError> {
+        loaded.room.graph().missed(std::mem::take);
+        loaded.indexes.tidy(&mut loaded.room)?;
+        for _ in 0..LOOKS_MAX {
+            let looked = look(loaded);
+            if !self.put_back(loaded).await? {
+                return Ok(looked);
+            }
+        }
+        Err(RoomsError::Aside)
+    }
+
+    /// Puts back what was missed of a room; returns whether there was something.
+    async fn put_back(&self, loaded: &mut LoadedRoom) -> Result<bool, RoomsError> {
+        let room = &mut loaded.room;
+        let missed = room.graph().missed(std::mem::take);
+        if missed.is_empty() {
+            return Ok(false);
+        }
+        let before = room.in_memory();
+        let unknown = self.log.put_back(room, &missed).await?;
+        self.open.note_events(room.in_memory().saturating_sub(before));
+        Ok(unknown != missed)
+    }
+
+    /// Puts back which of some events were put aside; returns those that the room does not have.
+    async fn bring(
+        &self,
+        loaded: &mut LoadedRoom,
+        mut event_ids: BTreeSet<EventId>,
+    ) -> Result<BTreeSet<EventId>, RoomsError> {
+        loaded.room.graph().missed(std::mem::take);
+        event_ids.retain(|event_id| !loaded.room.has(event_id));
+        self.put_back(loaded).await?;
+        event_ids.retain(|event_id| !loaded.room.has(event_id));
+        loaded.room.graph().missed(std::mem::take);
+        Ok(event_ids)
+    }
+
+    /// Makes sure that a change had all of the room that it asked for. The events of `unknown` are not there, nor are those that it made.
+    async fn check_missed(
+        &self,
+        loaded: &mut LoadedRoom,
+        unknown: &BTreeSet<EventId>,
+        made: &[PersistEvent],
+    ) -> Result<(), RoomsError> {
+        let is_made = |event_id: &EventId| made.iter().any(|made| made.event.event_id == *event_id);
+        loaded.room.graph().missed(|missed| {
+            missed.event_ids.retain(|event_id| !unknown.contains(event_id) && !is_made(event_id));
+        });
+        if self.put_back(loaded).await? { Err(RoomsError::Aside) } else { Ok(()) }
+    }
+
+    /// Runs a change on the room in `slot`, and stores what came of it. The events of `unknown` are not in the room before.
     async fn change<T>(
         &self,
         slot: &mut Option<LoadedRoom>,
+        unknown: BTreeSet<EventId>,
         change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError>,
     ) -> Result<T, RoomsError> {
         let Some(loaded) = slot.as_mut() else { return Err(RoomsError::NoSuchRoom) };
@@ -350,6 +427,10 @@ impl Inner {
             Writing { inner: self, room: &mut loaded.room, events: Vec::new(), facts: Vec::new(), to_send: Vec::new() };
         let changed = change(&mut writing);
         let Writing { events, facts, to_send, .. } = writing;
+        if let Err(error) = self.check_missed(loaded, &unknown, &events).await {
+            *slot = None;
+            return Err(error);
+        }
         let room = &loaded.room;
         let _under_way = self.progress.begin(|| self.log.len());
         let length = self.log.len();
@@ -374,16 +455,17 @@ impl Inner {
             }
             loaded.servers.change(room, &before, &changed_keys);
             for event in &events {
-                loaded.order.add(room, &event.event);
-            }
-            for event in events.iter().filter(|event| event.outcome == Outcome::Accepted) {
-                if let Some(target) = target(&event.event) {
-                    note_redaction(&mut loaded.redacted_by, room, event.event.event_id.clone(), target);
-                }
+                loaded.indexes.add(room, &event.event);
             }
             if !to_send.is_empty() {
                 destinations.extend(loaded.servers.names());
                 self.tell(room.room_id(), to_send, &destinations, length..self.log.len()).await;
+            }
+            // Nothing was missed that the room has.
+            loaded.room.graph().missed(std::mem::take);
+            if loaded.indexes.tidy(&mut loaded.room).is_err() {
+                // What was stored is there when it is loaded again.
+                *slot = None;
             }
         }
         changed
@@ -502,6 +584,9 @@ fn check_redaction(room: &Room, redaction: &Event) -> Result<(), RoomsError> {
 fn is_third_party_invite(event: &Event) -> bool {
     matches!(&event.content, Content::Member(member) if member.third_party_invite.is_some())
 }
+
+/// How often a room is looked at once more, since something was missed. Each time brings what is near that.
+const LOOKS_MAX: usize = 1000;
 
 /// The field of a join that names who lets the user in.
 pub(crate) const AUTHORISING_USER: &str = "join_authorised_via_users_server";

@@ -1,9 +1,6 @@
 //! Finding events by their time.
 
-use ravel_core::{
-    id::{EventId, RoomId, ServerName},
-    room::{Outcome, Room},
-};
+use ravel_core::id::{EventId, RoomId, ServerName};
 
 use super::{AnsweringError, Homeserver};
 
@@ -23,22 +20,7 @@ impl Homeserver {
         backward: bool,
     ) -> Result<(EventId, i64), AnsweringError> {
         self.may_ask(origin, room_id).await?;
-        let found = self.rooms.look(room_id, |room| nearest(room, ts_ms, backward)).await?;
+        let found = self.rooms.nearest(room_id, ts_ms, backward).await?;
         found.ok_or(AnsweringError::NoSuchEvent)
     }
-}
-
-/// Returns the nearest accepted event; of several with the same time the first that came. O(n) for n events.
-fn nearest(room: &Room, ts_ms: i64, backward: bool) -> Option<(EventId, i64)> {
-    let mut nearest: Option<(EventId, i64)> = None;
-    for (event, outcome) in room.events() {
-        let found_ms = event.origin_server_ts_ms;
-        let is_on_side = if backward { found_ms <= ts_ms } else { found_ms >= ts_ms };
-        let is_nearer =
-            nearest.as_ref().is_none_or(|(_, nearest_ms)| found_ms.abs_diff(ts_ms) < nearest_ms.abs_diff(ts_ms));
-        if outcome == Outcome::Accepted && is_on_side && is_nearer && !room.is_outlier(&event.event_id) {
-            nearest = Some((event.event_id.clone(), found_ms));
-        }
-    }
-    nearest
 }

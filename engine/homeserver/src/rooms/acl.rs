@@ -55,7 +55,7 @@ impl Rooms {
                 let event = logged.and_then(|logged| parse_object(&logged.json?, JsonMode::ByteExact).ok());
                 let content = event.as_ref().and_then(|event| get_object(event, "content"));
                 let acl = Arc::new(acl_of(content.unwrap_or(&CanonicalJsonObject::new())));
-                self.read(room_id, |loaded| loaded.acl.set(event_id, Arc::clone(&acl))).await?;
+                self.read(room_id, |loaded| loaded.acl.set(event_id.clone(), Arc::clone(&acl))).await?;
                 acl
             }
         };

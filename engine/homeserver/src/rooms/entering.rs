@@ -36,7 +36,7 @@ impl Rooms {
                 inner.open.forget(&room_id, &open);
                 return Err(error.into());
             }
-            inner.open.note_events(loaded.room.len());
+            inner.open.note_events(loaded.room.in_memory());
             *slot = Some(loaded);
             Ok(true)
         });

@@ -42,6 +42,8 @@ pub enum RoomsError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Room(#[from] RoomError),
+    #[error("the change was made without events that are in the log")]
+    Aside,
     #[error("a task of the server failed")]
     Panicked,
 }

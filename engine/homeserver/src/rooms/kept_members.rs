@@ -17,7 +17,7 @@ use ravel_store::{
 };
 
 use super::{
-    Rooms, RoomsError,
+    LoadedRoom, Rooms, RoomsError,
     members::{LocalMember, LocalMembers, UnsavedRoom, local_members},
 };
 use crate::{
@@ -130,7 +130,7 @@ pub(super) async fn load(
         match kept {
             Some(kept) if Some(kept.state) == state => members.restore(&room_id, kept.state, kept.members),
             kept => {
-                let Some(room) = log.load_room(&room_id).await? else { continue };
+                let Some(LoadedRoom { room, .. }) = LoadedRoom::load(log, &room_id).await? else { continue };
                 let mut keys = local_members(&room, server_name);
                 // Who was a member may be none any more.
                 let were = kept.into_iter().flat_map(|kept| kept.members);

@@ -83,7 +83,7 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<Option<TimelinePosition>, RoomsError> {
-        self.read(room_id, |loaded| loaded.order.position(&loaded.room, event_id)).await
+        self.read(room_id, |loaded| loaded.indexes.order.position(&loaded.room, event_id)).await
     }
 
     /// Returns where a page begins, and the token for that.
@@ -105,7 +105,7 @@ impl Rooms {
             let Some(oldest) = newest.last() else { return Ok(TimelinePosition::START) };
             before = oldest.sequence;
             let position = |loaded: &LoadedRoom| {
-                newest.iter().find_map(|event| loaded.order.position(&loaded.room, &event.event_id))
+                newest.iter().find_map(|event| loaded.indexes.order.position(&loaded.room, &event.event_id))
             };
             if let Some(position) = self.read(room_id, position).await? {
                 return Ok(position.after());
@@ -125,8 +125,8 @@ fn places(
 ) -> Vec<(TimelinePosition, EventId)> {
     let with_id = |position| Some((position, event_at(&loaded.room, position)?));
     match backward {
-        true => loaded.order.backward(from).take(limit).filter_map(with_id).collect(),
-        false => loaded.order.forward(from).take(limit).filter_map(with_id).collect(),
+        true => loaded.indexes.order.backward(from).take(limit).filter_map(with_id).collect(),
+        false => loaded.indexes.order.forward(from).take(limit).filter_map(with_id).collect(),
     }
 }
 

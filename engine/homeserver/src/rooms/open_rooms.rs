@@ -12,7 +12,7 @@ use ravel_core::id::RoomId;
 
 use super::LoadedRoom;
 
-/// Rooms are put aside, to be loaded again when they are needed, once those in memory have more events than this: about a gigabyte. (Few
+/// Rooms are put aside, to be loaded again when they are needed, once there are more events in memory than this: about a gigabyte. (Few
 /// in this crate's tests.)
 pub(super) const EVENTS_MAX: usize = if cfg!(test) { 200 } else { 1_000_000 };
 
@@ -70,7 +70,7 @@ impl OpenRooms {
         let mut idle = Vec::new();
         for (room_id, place) in places.iter() {
             // A room that is written to right now stays, and is not counted.
-            let len = place.room.try_read().map_or(0, |room| room.as_ref().map_or(0, |loaded| loaded.room.len()));
+            let len = place.room.try_read().map_or(0, |room| room.as_ref().map_or(0, |loaded| loaded.room.in_memory()));
             events += len;
             // Places are given out from here only: nobody has one that is only here.
             if Arc::strong_count(place) == 1 {

@@ -35,7 +35,7 @@ impl Rooms {
         event_ids: &[EventId],
     ) -> Result<Vec<(EventId, Vec<u8>)>, RoomsError> {
         let logged = self.0.log.logged_events_of(room_id, event_ids).await?;
-        self.read(room_id, |loaded| logged.into_iter().filter_map(|event| loaded.outgoing_pdu(event)).collect()).await
+        self.read(room_id, |loaded| logged.iter().filter_map(|event| loaded.outgoing_pdu(event)).collect()).await
     }
 
     /// Returns what [`ToSend`] said, or would have said, of a room's events: of those in the log from one place (included) to another
@@ -169,12 +169,12 @@ impl Inner {
 
 impl LoadedRoom {
     /// `None` if it was purged.
-    fn outgoing_pdu(&self, event: LoggedEvent) -> Option<(EventId, Vec<u8>)> {
-        let json = event.json?;
-        if !self.redacted_by.contains_key(&event.event_id) || !self.room.is_redacted(&event.event_id) {
-            return Some((event.event_id, json));
+    fn outgoing_pdu(&self, event: &LoggedEvent) -> Option<(EventId, Vec<u8>)> {
+        let json = event.json.as_deref()?;
+        if !self.is_redacted(&event.event_id) {
+            return Some((event.event_id.clone(), json.to_vec()));
         }
-        let pdu = VerifiedPdu::restore(&json, self.room.rules(), None, true).ok()?;
-        Some((event.event_id, pdu.redacted_json().ok()?))
+        let pdu = VerifiedPdu::restore(json, self.room.rules(), None, true).ok()?;
+        Some((event.event_id.clone(), pdu.redacted_json().ok()?))
     }
 }

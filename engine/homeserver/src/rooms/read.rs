@@ -1,6 +1,6 @@
 //! What users may read of a room, and how events look to clients.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
@@ -266,6 +266,20 @@ impl Rooms {
         Ok(text.as_deref().map_or(Visibility::default(), Visibility::parse))
     }
 
+    /// Returns the accepted event that is nearest to a time in milliseconds, at it or after it (or, backward, before it), with its own time.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchRoom`, and when the log can't be read.
+    pub(crate) async fn nearest(
+        &self,
+        room_id: &RoomId,
+        ts_ms: i64,
+        backward: bool,
+    ) -> Result<Option<(EventId, i64)>, RoomsError> {
+        self.read(room_id, |loaded| loaded.indexes.times.nearest(&loaded.room, ts_ms, backward)).await
+    }
+
     /// Returns events as clients get them, whoever asks; those that are not here, or were purged, are left out.
     pub(crate) async fn events_by_id(
         &self,
@@ -281,7 +295,7 @@ impl Rooms {
         room_id: &RoomId,
         events: Vec<LoggedEvent>,
     ) -> Result<Vec<ClientEvent>, RoomsError> {
-        self.read(room_id, |loaded| events.into_iter().filter_map(|event| loaded.client_event(event)).collect()).await
+        self.read(room_id, |loaded| events.iter().filter_map(|event| loaded.client_event(event)).collect()).await
     }
 }
 
@@ -300,16 +314,16 @@ impl LoadedRoom {
     }
 
     /// `None` if its content was purged, and for redactions without effect.
-    fn client_event(&self, event: LoggedEvent) -> Option<ClientEvent> {
+    fn client_event(&self, event: &LoggedEvent) -> Option<ClientEvent> {
         let LoggedEvent { sequence, event_id, json, .. } = event;
-        if self.is_withheld(&event_id) {
+        if self.is_withheld(event_id) {
             return None;
         }
-        let mut json = json?;
-        let redaction = self.redacted_by.get(&event_id).filter(|_| self.is_redacted(&event_id));
+        let mut json = Cow::from(json.as_deref()?);
+        let redaction = self.indexes.redaction_of(&self.room, event_id);
         if redaction.is_some() {
             let pdu = VerifiedPdu::restore(&json, self.room.rules(), None, true).ok()?;
-            json = pdu.redacted_json().ok()?;
+            json = pdu.redacted_json().ok()?.into();
         }
         let Ok(Value::Object(mut fields)) = serde_json::from_slice(&json) else { return None };
         fields.retain(|field, _| CLIENT_FIELDS.contains(&field.as_str()));
@@ -322,7 +336,7 @@ impl LoadedRoom {
             let unsigned = Map::from_iter([("redacted_by".to_owned(), Value::from(redaction.as_str()))]);
             fields.insert("unsigned".to_owned(), unsigned.into());
         }
-        Some(ClientEvent { sequence, event_id, json: fields })
+        Some(ClientEvent { sequence: *sequence, event_id: event_id.clone(), json: fields })
     }
 
     /// Whether an event is a redaction that takes no effect, so far or for ever: "If the redaction event is received before the event it

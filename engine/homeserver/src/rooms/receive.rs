@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 
 use ravel_core::{
-    event::{Content, event_type},
+    event::{Content, Event, event_type},
     id::{EventId, RoomId, ServerName},
     pdu::VerifiedPdu,
     room::{Arrival, Effect, Outcome, Receipt, Room, RoomError},
     room_version::RoomVersionRules,
 };
 
-use super::{Rooms, RoomsError, Writing, policy::changes_policy_server};
+use super::{Rooms, RoomsError, Writing, policy::changes_policy_server, target};
 
 /// An event of another server, and how it comes into its room.
 #[derive(Clone, Debug)]
@@ -78,7 +78,8 @@ impl Rooms {
             {
                 self.check_by_policy_server(room_id, &server, &mut slice).await?;
             }
-            received.extend(self.write(room_id.clone(), move |writing| writing.receive(&slice)).await?);
+            let about = slice.iter().flat_map(|incoming| asked_for(incoming.pdu.event())).collect();
+            received.extend(self.write(room_id.clone(), about, move |writing| writing.receive(&slice)).await?);
         }
     }
 
@@ -90,7 +91,8 @@ impl Rooms {
     /// `NoSuchRoom`; `Policy`; `Refused` if the room's current state does not allow it.
     pub async fn take_foreign(&self, room_id: &RoomId, pdu: VerifiedPdu) -> Result<VerifiedPdu, RoomsError> {
         let pdu = self.signed_by_policy_server(room_id, pdu).await?;
-        self.write(room_id.clone(), move |writing| writing.take_foreign(&pdu).map(|()| pdu)).await
+        let about = asked_for(pdu.event()).collect();
+        self.write(room_id.clone(), about, move |writing| writing.take_foreign(&pdu).map(|()| pdu)).await
     }
 
     /// Whether a room is here, be it that nobody of this server is in it any more.
@@ -153,6 +155,12 @@ impl Rooms {
     pub async fn is_resident(&self, room_id: &RoomId) -> Result<bool, RoomsError> {
         self.has_server(room_id, &self.0.server_name).await
     }
+}
+
+/// Returns the events that a room is asked for when it judges one.
+pub(super) fn asked_for(event: &Event) -> impl Iterator<Item = EventId> {
+    let built_on = event.prev_events.iter().chain(&event.auth_events).cloned();
+    [event.event_id.clone()].into_iter().chain(built_on).chain(target(event))
 }
 
 impl Writing<'_> {

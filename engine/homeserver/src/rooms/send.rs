@@ -1,5 +1,7 @@
 //! Sending events, and changing memberships.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
@@ -9,7 +11,7 @@ use ravel_core::{
     room::{NewEvent, Room},
 };
 
-use super::{Rooms, RoomsError, Writing};
+use super::{Rooms, RoomsError, Writing, receive::asked_for};
 use crate::random::random_text;
 
 /// An event that a user sends.
@@ -62,6 +64,10 @@ impl Rooms {
             }
             None => None,
         };
+        let about = match &signed {
+            Some(signed) => asked_for(signed.event()).collect(),
+            None => event.redacts.iter().cloned().collect(),
+        };
         let sender = sender.clone();
         let send = move |writing: &mut Writing<'_>| {
             let sent = match signed {
@@ -73,7 +79,7 @@ impl Rooms {
             }
             Ok(sent.event_id().clone())
         };
-        self.write(room_id.clone(), send).await
+        self.write(room_id.clone(), about, send).await
     }
 
     /// Checks that a user could send an event now.
@@ -131,11 +137,12 @@ impl Rooms {
             return Err(RoomsError::GuestsForbidden);
         }
         if self.policy_server(room_id).await?.is_some() {
-            let event = self.look(room_id, |room| member_event(room, change)).await??;
+            let event = self.look(room_id, |room| member_event(room, change.clone())).await??;
             return self.send(room_id, sender, event).await;
         }
         let sender = sender.clone();
-        self.write(room_id.clone(), move |writing| writing.change_membership(&sender, change)).await
+        let change = move |writing: &mut Writing<'_>| writing.change_membership(&sender, change);
+        self.write(room_id.clone(), BTreeSet::new(), change).await
     }
 }
 

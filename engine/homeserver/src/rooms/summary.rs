@@ -58,7 +58,7 @@ impl Rooms {
             Some((event_type, event.json.remove("content")?))
         });
         let summary = Arc::new(summarize(room_id, &events.collect(), users, version)?);
-        self.read(room_id, |loaded| loaded.summary.set(state, Arc::clone(&summary))).await?;
+        self.read(room_id, |loaded| loaded.summary.set(state.clone(), Arc::clone(&summary))).await?;
         Ok(summary)
     }
 }

@@ -1,5 +1,6 @@
 //! Rooms of one server, by the functions that clients' requests call.
 
+mod aside;
 mod clients;
 mod entering;
 mod kept_members;

@@ -21,8 +21,8 @@ async fn large_room() -> (Room, Vec<PersistEvent>) {
         say(&elsewhere, &room_id, "bob", &"x".repeat(TEXT_BYTES)).await.unwrap();
     }
     member(&elsewhere, &room_id, "alice", "alice", Membership::Join).await.unwrap();
-    let ids = |room: &Room| room.events().map(|(event, _)| event.event_id.clone()).collect::<Vec<_>>();
-    let ids = elsewhere.look(&room_id, ids).await.unwrap();
+    let whole = elsewhere.log().load_room(&room_id).await.unwrap().unwrap();
+    let ids: Vec<EventId> = whole.events().map(|(event, _)| event.event_id.clone()).collect();
     let rules = RoomVersion::V11.rules();
     let (mut room, mut events) = (Room::new(room_id.clone(), rules), Vec::new());
     for json in elsewhere.pdus(&room_id, &ids).await.unwrap() {
