@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request},
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request},
     handler::Handler,
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
@@ -103,6 +103,19 @@ impl Received {
         let read = read.map_err(|_| MatrixError::bad_json("the request is not of the expected form"))?;
         let request = read.map_err(|error| unreadable(&error, &body))?;
         Ok(Ruma { request, method, uri, headers, body })
+    }
+}
+
+/// A body as it was sent. As an extractor it goes last.
+#[derive(Debug)]
+pub struct RawBody(pub Bytes);
+
+impl FromRequest<App> for RawBody {
+    type Rejection = MatrixError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, MatrixError> {
+        let (head, body) = request.into_parts();
+        read_body(&head, body, app).await.map(Self)
     }
 }
 
@@ -258,10 +271,7 @@ impl Routes for Router<App> {
 
     fn ruma_with_limit<T: IncomingRequest, H: Handler<X, App>, X: 'static>(self, bytes_max: u64, handler: H) -> Self {
         let route: MethodRouter<App> = on(filter(&T::METHOD), handler);
-        let route: MethodRouter<App> = route.layer(axum::Extension(BodyBytesMax(bytes_max)));
-        // Extractors of axum's go by this one.
-        let limit = DefaultBodyLimit::max(usize::try_from(bytes_max).unwrap_or(usize::MAX));
-        add::<T>(self, &route.layer(limit))
+        add::<T>(self, &route.layer(axum::Extension(BodyBytesMax(bytes_max))))
     }
 }
 

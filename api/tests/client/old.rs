@@ -107,6 +107,10 @@ fn old_clients_get_all_at_once() {
     // What comes after it is in the stream of events.
     let from = all["end"].as_str().unwrap();
     server.post(&format!("v3/rooms/{room}/send/m.room.message"), Some(&alice), &json!({ "body": "again" })).ok();
+    let huge = json!({ "body": "x".repeat(3 << 20) });
+    for path in [format!("v3/rooms/{room}/send/m.room.message"), format!("v3/rooms/{room}/redact/{event_id}")] {
+        server.post(&path, Some(&alice), &huge).fails(413, "M_TOO_LARGE");
+    }
     let events = server.get(&format!("v3/events?from={from}"), Some(&alice)).ok();
     let bodies: Vec<&Value> =
         events["chunk"].as_array().unwrap().iter().map(|event| &event["content"]["body"]).collect();

@@ -24,7 +24,7 @@ use crate::{
     serve::{
         App,
         error::{MatrixError, MatrixResult},
-        typed::{Path, Routes, Ruma, RumaResponse},
+        typed::{Path, RawBody, Routes, Ruma, RumaResponse},
     },
 };
 
@@ -73,7 +73,7 @@ async fn send_again(
     State(app): State<App>,
     sender: Authenticated,
     Path((room, event_type)): Path<(String, String)>,
-    body: axum::body::Bytes,
+    RawBody(body): RawBody,
 ) -> MatrixResult<Json<Value>> {
     let room_id = parse_room_id(&room)?;
     let content = parse_object(&body, JsonMode::Strict).map_err(|error| MatrixError::bad_json(error.to_string()))?;
@@ -125,7 +125,7 @@ async fn redact_again(
     State(app): State<App>,
     sender: Authenticated,
     Path((room, redacted)): Path<(String, String)>,
-    body: axum::body::Bytes,
+    RawBody(body): RawBody,
 ) -> MatrixResult<Json<Value>> {
     sender.no_guest()?;
     let room_id = parse_room_id(&room)?;
