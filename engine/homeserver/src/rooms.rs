@@ -4,6 +4,7 @@
 //! not leave an event judged and not stored; if storing fails, the room is dropped and loaded again, as the log is the truth.
 
 mod acl;
+mod aside;
 mod audience;
 mod context;
 mod create;
@@ -255,12 +256,8 @@ impl Rooms {
             // It is not known who missed it. Others may have, at the same time.
         }
         let mut slot = open.room.write().await;
-        let looked = self.0.look_again(self.0.loaded(room_id, &open, &mut slot).await?, look).await;
-        if looked.is_err() {
-            // It may have been purged meanwhile.
-            *slot = None;
-        }
-        looked
+        self.0.loaded(room_id, &open, &mut slot).await?;
+        self.0.look_again(&mut slot, look).await
     }
 
     /// Changes a room: judges the events that `change` makes of it, and stores them before it returns. It may ask for the events `about`,
@@ -277,9 +274,8 @@ impl Rooms {
         let written = tokio::spawn(async move {
             let open = inner.open.place(&room_id);
             let mut slot = open.room.write().await;
-            let loaded = inner.loaded(&room_id, &open, &mut slot).await?;
-            let guest_access = guests::guest_access(loaded);
-            let unknown = inner.bring(loaded, about).await?;
+            let guest_access = guests::guest_access(inner.loaded(&room_id, &open, &mut slot).await?);
+            let unknown = inner.bring(&mut slot, about).await?;
             let changed = inner.change(&mut slot, unknown, change).await;
             let may_close = slot.as_ref().is_some_and(|loaded| guests::guest_access(loaded) != guest_access);
             // Whoever has to sign what follows is not to be waited for.
@@ -360,60 +356,6 @@ impl Inner {
         slot.as_mut().ok_or(RoomsError::NoSuchRoom)
     }
 
-    /// Looks at a room until nothing is missed.
-    async fn look_again<T>(&self, loaded: &mut LoadedRoom, look: impl Fn(&LoadedRoom) -> T) -> Result<T, RoomsError> {
-        loaded.room.graph().missed(std::mem::take);
-        loaded.indexes.tidy(&mut loaded.room)?;
-        for _ in 0..LOOKS_MAX {
-            let looked = look(loaded);
-            if !self.put_back(loaded).await? {
-                return Ok(looked);
-            }
-        }
-        Err(RoomsError::Aside)
-    }
-
-    /// Puts back what was missed of a room; returns whether there was something.
-    async fn put_back(&self, loaded: &mut LoadedRoom) -> Result<bool, RoomsError> {
-        let room = &mut loaded.room;
-        let missed = room.graph().missed(std::mem::take);
-        if missed.is_empty() {
-            return Ok(false);
-        }
-        let before = room.in_memory();
-        let unknown = self.log.put_back(room, &missed).await?;
-        self.open.note_events(room.in_memory().saturating_sub(before));
-        Ok(unknown != missed)
-    }
-
-    /// Puts back which of some events were put aside; returns those that the room does not have.
-    async fn bring(
-        &self,
-        loaded: &mut LoadedRoom,
-        mut event_ids: BTreeSet<EventId>,
-    ) -> Result<BTreeSet<EventId>, RoomsError> {
-        loaded.room.graph().missed(std::mem::take);
-        event_ids.retain(|event_id| !loaded.room.has(event_id));
-        self.put_back(loaded).await?;
-        event_ids.retain(|event_id| !loaded.room.has(event_id));
-        loaded.room.graph().missed(std::mem::take);
-        Ok(event_ids)
-    }
-
-    /// Makes sure that a change had all of the room that it asked for. The events of `unknown` are not there, nor are those that it made.
-    async fn check_missed(
-        &self,
-        loaded: &mut LoadedRoom,
-        unknown: &BTreeSet<EventId>,
-        made: &[PersistEvent],
-    ) -> Result<(), RoomsError> {
-        let is_made = |event_id: &EventId| made.iter().any(|made| made.event.event_id == *event_id);
-        loaded.room.graph().missed(|missed| {
-            missed.event_ids.retain(|event_id| !unknown.contains(event_id) && !is_made(event_id));
-        });
-        if self.put_back(loaded).await? { Err(RoomsError::Aside) } else { Ok(()) }
-    }
-
     /// Runs a change on the room in `slot`, and stores what came of it. The events of `unknown` are not in the room before.
     async fn change<T>(
         &self,
@@ -427,10 +369,8 @@ impl Inner {
             Writing { inner: self, room: &mut loaded.room, events: Vec::new(), facts: Vec::new(), to_send: Vec::new() };
         let changed = change(&mut writing);
         let Writing { events, facts, to_send, .. } = writing;
-        if let Err(error) = self.check_missed(loaded, &unknown, &events).await {
-            *slot = None;
-            return Err(error);
-        }
+        self.check_missed(slot, &unknown, &events).await?;
+        let Some(loaded) = slot.as_mut() else { return Err(RoomsError::NoSuchRoom) };
         let room = &loaded.room;
         let _under_way = self.progress.begin(|| self.log.len());
         let length = self.log.len();
@@ -584,9 +524,6 @@ fn check_redaction(room: &Room, redaction: &Event) -> Result<(), RoomsError> {
 fn is_third_party_invite(event: &Event) -> bool {
     matches!(&event.content, Content::Member(member) if member.third_party_invite.is_some())
 }
-
-/// How often a room is looked at once more, since something was missed. Each time brings what is near that.
-const LOOKS_MAX: usize = 1000;
 
 /// The field of a join that names who lets the user in.
 pub(crate) const AUTHORISING_USER: &str = "join_authorised_via_users_server";

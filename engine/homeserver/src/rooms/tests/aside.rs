@@ -6,6 +6,8 @@ use ravel_core::{
     signing::hash_and_sign_event,
 };
 
+use ravel_store::log::LogError;
+
 use super::{
     super::{Incoming, Received},
     *,
@@ -163,4 +165,19 @@ async fn events_are_found_by_their_time_wherever_they_are() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_room_that_was_purged_meanwhile_is_loaded_again() {
+    let rooms = open(&MemoryStore::new()).await;
+    let (room_id, said) = long_room(&rooms, RoomVersion::V11, 40).await;
+    rooms.log().purge_history(&room_id, &said[30], |_, _| {}).await.unwrap().unwrap();
+    assert!(in_memory(&rooms, &room_id, &said[..10]).await == 0);
+    let purged = rooms.event(&room_id, &user("alice"), &said[3]).await;
+    assert!(matches!(purged, Err(RoomsError::Log(LogError::Purged { .. }))), "{purged:?}");
+    let purged = rooms.event(&room_id, &user("alice"), &said[3]).await;
+    assert!(matches!(purged, Err(RoomsError::NoSuchEvent)), "{purged:?}");
+    say(&rooms, &room_id, "alice", "more").await.unwrap();
+    let event = rooms.event(&room_id, &user("alice"), &said[32]).await.unwrap();
+    assert_eq!(event.json["content"]["body"], "32");
 }
