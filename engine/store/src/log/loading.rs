@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use ravel_core::{
-    event::Event,
+    event::{Content, Event},
     graph::Missed,
     id::{EventId, RoomId},
     pdu::VerifiedPdu,
@@ -287,15 +287,15 @@ impl EventLog {
         if room.graph().aside() == 0 {
             return Ok(());
         }
-        let missed = match stored {
-            Stored::Pdu(pdu) => {
-                Missed { event_ids: room.missing_events(pdu.event()).into_iter().collect(), ..Missed::default() }
-            }
-            Stored::Purged(purged) => {
-                let cited = purged.prev_events.iter().chain(&purged.auth_events);
-                Missed { numbers: cited.copied().collect(), ..Missed::default() }
-            }
-        };
+        let mut missed = Missed::default();
+        match stored {
+            Stored::Pdu(pdu) => missed.event_ids.extend(room.missing_events(pdu.event())),
+            Stored::Purged(purged) => missed.numbers.extend(purged.prev_events.iter().chain(&purged.auth_events)),
+        }
+        // Whether a redaction may matter is seen by what it redacts.
+        if let Content::Redaction(Some(target)) = &stored.event().content {
+            missed.event_ids.insert(target.clone());
+        }
         self.put_back_of(room, number, &missed).await?;
         room.graph().missed(|missed| *missed = Missed::default());
         Ok(())
