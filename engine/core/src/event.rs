@@ -90,6 +90,11 @@ impl Event {
         self.state_key.as_deref() == Some(state_key) && &*self.event_type == event_type
     }
 
+    /// Whether it is a message of which rules read nothing but who sent it and when.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.state_key.is_none() && self.content == Content::Other
+    }
+
     /// Returns the membership that a member event sets.
     pub fn membership(&self) -> Option<Membership> {
         match &self.content {

@@ -92,8 +92,6 @@ struct Position {
     may_redact_any: bool,
     /// Whether an accepted event builds on this one, directly or through soft-failed events.
     is_built_on: bool,
-    /// Whether it is a message that nothing is read of but who sent it and when.
-    is_plain: bool,
 }
 
 impl Position {
@@ -110,7 +108,6 @@ impl Position {
             redactions: RedactionSet::default(),
             may_redact_any: false,
             is_built_on: false,
-            is_plain: false,
         }
     }
 }

@@ -267,7 +267,7 @@ impl Rooms {
     async fn write<T: Send + 'static>(
         &self,
         room_id: RoomId,
-        about: BTreeSet<EventId>,
+        about: Vec<EventId>,
         change: impl FnOnce(&mut Writing<'_>) -> Result<T, RoomsError> + Send + 'static,
     ) -> Result<T, RoomsError> {
         let inner = Arc::clone(&self.0);

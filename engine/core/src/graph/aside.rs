@@ -70,7 +70,7 @@ impl EventGraph {
     }
 
     /// Whether an event was put aside.
-    pub(crate) fn is_aside(&self, index: EventIndex) -> bool {
+    pub fn is_aside(&self, index: EventIndex) -> bool {
         self.aside.count > 0 && index.as_usize() < self.len() && self.facts.get(index.as_usize()).is_none()
     }
 

@@ -7,7 +7,7 @@ use super::{
     redactions::RedactionSet,
 };
 use crate::{
-    event::{Content, Event},
+    event::Event,
     graph::{EventIndex, GraphError, StoredEvent},
     id::EventId,
     pdu::VerifiedPdu,
@@ -162,7 +162,6 @@ impl Room {
         let redactions =
             if counts { self.redactions.add(&self.graph, index, may_redact_any, redactions) } else { redactions };
         let event = self.held(source.event(), index, &prev_events);
-        let is_plain = source.event().state_key.is_none() && source.event().content == Content::Other;
         let depth = source.event().depth;
         let is_skeleton = source.pdu().is_none();
         let position = Position {
@@ -173,7 +172,6 @@ impl Room {
             is_skeleton,
             redactions,
             may_redact_any,
-            is_plain,
             is_outlier: arrival.is_none(),
             // Nothing of the past becomes an extremity.
             is_built_on: arrival == Some(Arrival::History),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Outcome, Position, Room, RoomError, States, redactions::RedactionSet};
 use crate::{
-    event::{Content, Event},
+    event::Event,
     graph::{Arena, EventIndex, GraphError},
 };
 
@@ -69,7 +69,7 @@ impl Room {
         let end = self.len().saturating_sub(newest);
         let old = self.positions.iter().take_while(|(place, _)| *place < end);
         let going: Vec<(usize, Around)> =
-            old.filter_map(|(place, position)| Some((place, self.spared(place, position)?))).collect();
+            old.filter_map(|(place, position)| Some((place, Self::spared(position)?))).collect();
         let mut places = Vec::with_capacity(going.len());
         for (place, around) in going {
             if let Some(index) = EventIndex::from_usize(place) {
@@ -88,10 +88,9 @@ impl Room {
     }
 
     /// Returns what is to be kept of an event that can go; `None` if it has to stay.
-    fn spared(&self, place: usize, position: &Position) -> Option<Around> {
-        let is_message = EventIndex::from_usize(place).is_some_and(|index| self.graph.key(index).is_none());
-        let may_go = is_message
-            && position.is_plain
+    fn spared(position: &Position) -> Option<Around> {
+        // Of one that is not held, there is nothing but what is plain.
+        let may_go = position.event.as_ref().is_none_or(|event| event.is_plain())
             && position.outcome == Outcome::Accepted
             && position.is_built_on
             && !position.is_skeleton
@@ -104,7 +103,7 @@ impl Room {
     pub(super) fn prev_events_then(&self, index: EventIndex) -> Box<[EventIndex]> {
         match self.position(index) {
             // Its own edges are gone; what came later has a higher number.
-            Position { is_plain: true, event: Some(event), .. } => {
+            Position { event: Some(event), .. } if event.is_plain() => {
                 let known = self.known_prev_events(event);
                 known.into_iter().filter(|prev| *prev < index).collect()
             }
@@ -115,11 +114,6 @@ impl Room {
     /// Returns how many events are in memory.
     pub fn in_memory(&self) -> usize {
         self.len().saturating_sub(self.graph.aside())
-    }
-
-    /// Whether an event was put aside.
-    pub fn is_aside(&self, index: EventIndex) -> bool {
-        self.graph.is_aside(index)
     }
 
     /// Puts a message back that was put aside, as the store has it; one that is in memory stays as it is.
@@ -135,7 +129,7 @@ impl Room {
         let auth_events: Vec<EventIndex> =
             event.auth_events.iter().map(|cited| self.known(event, cited)).collect::<Result<_, _>>()?;
         let Around { states, redactions } = self.aside.get(index).cloned().ok_or_else(not_aside)?;
-        if event.state_key.is_some() || event.content != Content::Other || event.room_id != self.room_id {
+        if !event.is_plain() || event.room_id != self.room_id {
             return Err(not_aside());
         }
         self.graph.put_back(index, event, &auth_events).ok_or_else(not_aside)?;
@@ -146,7 +140,6 @@ impl Room {
             states: Some(states),
             redactions,
             is_built_on: true,
-            is_plain: true,
             ..Position::absent()
         };
         self.positions.put_back(index.as_usize(), position);

@@ -75,10 +75,8 @@ impl Room {
     /// Returns what a position holds of an event: nothing, if it is a message that can be made of the room's numbers again.
     pub(super) fn held(&self, event: &Event, index: EventIndex, prev_events: &[EventIndex]) -> Option<Arc<Event>> {
         // All of its auth events have numbers, and a message carries its room's id.
-        let is_made_of_numbers = event.state_key.is_none()
-            && event.content == Content::Other
-            && !event.oversized_field
-            && event.prev_events.len() == prev_events.len();
+        let is_made_of_numbers =
+            event.is_plain() && !event.oversized_field && event.prev_events.len() == prev_events.len();
         (!is_made_of_numbers).then(|| Arc::new(self.sharing(event, index, prev_events)))
     }
 

@@ -115,12 +115,6 @@ impl Room {
         redactions.any(|index| self.redacts(&self.graph.event_id(index), event_id))
     }
 
-    /// Returns the accepted redactions, each with the event that it names, in the order in which they were judged. O(n) for n events.
-    pub fn redactions(&self) -> impl Iterator<Item = (EventId, EventId)> {
-        let accepted = self.graph.indices().filter(|index| self.position(*index).outcome == Outcome::Accepted);
-        accepted.filter_map(|index| Some((self.graph.event_id(index), self.graph.event(index).redacts()?.clone())))
-    }
-
     /// Whether an event is an accepted redaction that takes effect on another one. Not if one of them is not known. O(1).
     pub fn redacts(&self, redaction: &EventId, event_id: &EventId) -> bool {
         let indices = self.graph.index_of(redaction).zip(self.graph.index_of(event_id));

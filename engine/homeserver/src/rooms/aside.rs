@@ -29,26 +29,23 @@ impl Inner {
         Err(RoomsError::Aside)
     }
 
-    /// Puts back which of some events were put aside; returns those that the room in `slot` does not have.
+    /// Puts back which of some events were put aside; returns those that the room in `slot` does not have, none if nothing was put aside.
     pub(super) async fn bring(
         &self,
         slot: &mut Option<LoadedRoom>,
-        mut event_ids: BTreeSet<EventId>,
+        event_ids: Vec<EventId>,
     ) -> Result<BTreeSet<EventId>, RoomsError> {
-        let mut keep_unknown = |slot: &Option<LoadedRoom>| {
-            let room = slot.as_ref().map(|loaded| &loaded.room);
-            event_ids.retain(|event_id| room.is_some_and(|room| !room.has(event_id)));
+        let Some(LoadedRoom { room, .. }) = slot.as_ref().filter(|loaded| loaded.room.graph().aside() > 0) else {
+            return Ok(BTreeSet::new());
         };
-        if let Some(loaded) = slot {
-            loaded.room.graph().missed(std::mem::take);
-        }
-        keep_unknown(slot);
+        room.graph().missed(std::mem::take);
+        let mut away: BTreeSet<EventId> = event_ids.into_iter().filter(|event_id| !room.has(event_id)).collect();
         self.put_back(slot).await?;
-        keep_unknown(slot);
-        if let Some(loaded) = slot {
-            loaded.room.graph().missed(std::mem::take);
+        if let Some(LoadedRoom { room, .. }) = slot {
+            away.retain(|event_id| !room.has(event_id));
+            room.graph().missed(std::mem::take);
         }
-        Ok(event_ids)
+        Ok(away)
     }
 
     /// Makes sure that a change had all of the room in `slot` that it asked for. The events of `unknown` are not there, nor are those that

@@ -1,7 +1,5 @@
 //! Sending events, and changing memberships.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use ravel_core::{
     canonical_json::{CanonicalJsonObject, JsonMode, get_object, get_str, parse_object},
@@ -142,7 +140,7 @@ impl Rooms {
         }
         let sender = sender.clone();
         let change = move |writing: &mut Writing<'_>| writing.change_membership(&sender, change);
-        self.write(room_id.clone(), BTreeSet::new(), change).await
+        self.write(room_id.clone(), Vec::new(), change).await
     }
 }
 

@@ -50,13 +50,13 @@ impl EventLog {
         }
         let firsts: BTreeSet<u32> = wanted
             .into_iter()
-            .filter(|index| room.is_aside(*index))
+            .filter(|index| room.graph().is_aside(*index))
             .map(|index| index.number() / NEAR * NEAR)
             .collect();
         let near = firsts
             .into_iter()
             .flat_map(|first| (first..first.saturating_add(NEAR)).filter_map(EventIndex::from_number));
-        let wanted: Vec<EventIndex> = near.filter(|index| room.is_aside(*index)).collect();
+        let wanted: Vec<EventIndex> = near.filter(|index| room.graph().is_aside(*index)).collect();
         for indices in wanted.chunks(AT_ONCE) {
             self.put_back_these(room, number, indices).await?;
         }

@@ -1,6 +1,6 @@
 //! Many who write to one room while others read it.
 
-use std::{collections::BTreeSet, sync::Mutex};
+use std::sync::Mutex;
 
 use ravel_store::{Operation, faulty::FaultyStore};
 
@@ -45,7 +45,7 @@ async fn sc_212_who_writes_and_who_reads_has_its_turn_in_the_order_of_coming() {
                 note.lock().unwrap().push((number, "writes"));
                 writing.send(&user("alice"), &event)
             };
-            of_writer.write(of_room, BTreeSet::new(), send).await.unwrap();
+            of_writer.write(of_room, Vec::new(), send).await.unwrap();
         }));
         yield_to_all().await;
         let (of_reader, of_room, note) = (rooms.clone(), room_id.clone(), served.clone());
