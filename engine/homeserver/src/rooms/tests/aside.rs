@@ -1,6 +1,8 @@
 //! Messages that are put aside while their room goes on, and what is asked of them then.
 
 use ravel_core::{
+    event::Event,
+    graph::Missed,
     pdu::VerifiedPdu,
     room::{Outcome, Room},
     signing::hash_and_sign_event,
@@ -180,4 +182,30 @@ async fn a_room_that_was_purged_meanwhile_is_loaded_again() {
     say(&rooms, &room_id, "alice", "more").await.unwrap();
     let event = rooms.event(&room_id, &user("alice"), &said[32]).await.unwrap();
     assert_eq!(event.json["content"]["body"], "32");
+}
+
+#[tokio::test]
+async fn a_room_is_loaded_with_what_each_event_asks_for() {
+    let rooms = open(&MemoryStore::new()).await;
+    let (room_id, said) = long_room(&rooms, RoomVersion::V11, 40).await;
+    rooms.send(&room_id, &user("alice"), redaction_of(&said[2])).await.unwrap();
+    let mut redactions = 0;
+    let mut watch = |room: &mut Room, event: &Event| {
+        if let Some(target) = super::super::target(event) {
+            redactions += 1;
+            assert!(room.has(&target));
+        }
+        room.put_messages_aside(0)
+    };
+    let log = rooms.log();
+    let mut room = log.load_room_watched(&room_id, &mut watch).await.unwrap().unwrap();
+    assert_eq!(redactions, 1);
+    assert!(room.graph().aside() >= 38 && !room.has(&said[2]));
+    let whole = log.load_room(&room_id).await.unwrap().unwrap();
+    let unknown = EventId::parse("$unknown").unwrap();
+    let ids = whole.events().map(|(event, _)| event.event_id.clone()).chain([unknown.clone()]);
+    let missed = Missed { event_ids: ids.collect(), ..Missed::default() };
+    let rest = log.put_back(&mut room, &missed).await.unwrap();
+    assert_eq!(rest, Missed { event_ids: [unknown].into(), ..Missed::default() });
+    assert_eq!((room.graph().aside(), room.history_fingerprint()), (0, whole.history_fingerprint()));
 }
