@@ -209,3 +209,23 @@ async fn a_room_is_loaded_with_what_each_event_asks_for() {
     assert_eq!(rest, Missed { event_ids: [unknown].into(), ..Missed::default() });
     assert_eq!((room.graph().aside(), room.history_fingerprint()), (0, whole.history_fingerprint()));
 }
+
+#[tokio::test]
+async fn a_change_that_asks_for_what_was_not_put_back_for_it_is_not_made() {
+    let rooms = open(&MemoryStore::new()).await;
+    let (room_id, said) = long_room(&rooms, RoomVersion::V11, 40).await;
+    let change = |about: Vec<EventId>| {
+        let asked = said[2].clone();
+        rooms.write(room_id.clone(), about, move |writing| {
+            let content = object(r#"{"body":"hi"}"#);
+            let event = SendEvent { event_type: "m.room.message".into(), state_key: None, content, redacts: None };
+            let is_there = writing.room.has(&asked);
+            writing.send(&user("alice"), &event).map(|_| is_there)
+        })
+    };
+    let length = rooms.log().len();
+    assert!(matches!(change(Vec::new()).await, Err(RoomsError::Aside)));
+    assert_eq!(rooms.log().len(), length);
+    assert!(change(vec![said[2].clone()]).await.unwrap());
+    assert_eq!(rooms.log().len(), length + 1);
+}
